@@ -1,0 +1,52 @@
+# `make demo` and `make test` do all the set-up they need, on a fresh machine.
+.PHONY: demo test check bench build setup clean lock
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export SAM_CLI_TELEMETRY = 0
+UV = $(CURDIR)/.tools/uv-command
+
+demo: setup  ## Bring AWS up on this machine, deploy the stack to it, and deploy apps with it
+	@deploy-runner local demo
+
+test: setup-test  ## Run the tests
+	@pytest
+
+check: setup-test  ## What CI checks besides the tests: style, types, templates
+	ruff check . && ruff format --check .
+	mypy
+	python -m templates.render --check
+
+build: setup  ## Render the nested stacks and the documents that are generated
+	python -m templates.render
+
+setup:
+	@tools/setup
+setup-test:
+	@tools/setup test
+
+lock:  ## Pin the newest versions that pyproject.toml allows
+	$(UV) pip compile -q --upgrade pyproject.toml --extra local --group dev --group lambda --universal \
+	    --generate-hashes --python-version 3.13 --no-header -o requirements.lock
+	$(UV) pip compile -q --upgrade --group lambda --universal --generate-hashes --python-version 3.13 --no-header \
+	    -c requirements.lock -o requirements-lambda.lock
+
+clean:
+	rm -rf .aws-sam build .venv .tools node_modules
+
+# --- sam build: one artifact for every function, built once ----------------------------------------------------------
+# The architecture is the template's parameter LambdaArchitecture; `deploy-runner local env` exports this machine's.
+LAMBDA_ARCHITECTURE ?= arm64
+LAMBDA_PLATFORM = $(subst arm64,aarch64,$(LAMBDA_ARCHITECTURE))-manylinux2014
+ARTIFACT = build/lambda-$(LAMBDA_ARCHITECTURE)
+SHARED = $(wildcard src/deploy_runner/*.py src/deploy_runner/domain/*.py src/deploy_runner/github/*.py src/deploy_runner/aws/*.py)
+
+build-%Function: $(ARTIFACT)/.complete
+	cp -R $(ARTIFACT)/. $(ARTIFACTS_DIR) && rm $(ARTIFACTS_DIR)/.complete
+
+$(ARTIFACT)/.complete: requirements-lambda.lock apps.yaml $(SHARED) $(wildcard functions/*.py functions/*/*.py)
+	rm -rf $(ARTIFACT) && mkdir -p $(ARTIFACT)/deploy_runner
+	$(UV) pip install -q --target $(ARTIFACT) --python-platform $(LAMBDA_PLATFORM) --python-version 3.13 \
+	    --only-binary :all: --no-deps --require-hashes -r requirements-lambda.lock
+	cp -R functions apps.yaml $(ARTIFACT)
+	cp -R src/deploy_runner/__init__.py src/deploy_runner/domain src/deploy_runner/github src/deploy_runner/aws $(ARTIFACT)/deploy_runner
+	find $(ARTIFACT) -name __pycache__ -prune -exec rm -rf {} + && rm -rf $(ARTIFACT)/bin $(ARTIFACT)/.lock
+	touch $@

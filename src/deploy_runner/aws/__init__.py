@@ -1,0 +1,1 @@
+"""The AWS calls of the functions and the runners."""

@@ -1,0 +1,174 @@
+"""`deploy-runner local demo`: a commit is built, deployed and served on this machine, step by step, for a person."""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+from deploy_runner.cli.walkthrough import Execution, StepFailed, Walkthrough
+from deploy_runner.domain.cost import deployment_cost
+
+APP, REPOSITORY_ID, ENVIRONMENT = "cineos", 1001, "dev"
+REPOSITORY = f"lightwave-media/{APP}"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo. Returns 0 only if every deployment ended as it should."""
+    checkout = Path.cwd()
+    if not (checkout / "template.yaml").is_file():
+        raise StepFailed(
+            rule="the demo runs in a checkout of the deploy runner",
+            value=f"no template.yaml in {checkout}",
+            remedy="cd to the checkout, then `make demo`",
+        )
+    folder = Path(tempfile.mkdtemp(prefix="deploy-runner-demo-"))
+    console = Console(highlight=False)
+    try:
+        with Walkthrough(checkout, folder, arguments.port) as walk:
+            return Demo(walk, console).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Demo:
+    """What is shown, in order. A deployment that ends otherwise than the story says is a failure of the demo."""
+
+    def __init__(self, walk: Walkthrough, console: Console) -> None:
+        self.walk, self.console = walk, console
+        self.began = time.monotonic()
+        self.shown: list[tuple[str, Execution]] = []
+        self.wrong: list[str] = []
+
+    def run(self) -> int:
+        """Tell the whole story; returns the exit code."""
+        walk, console = self.walk, self.console
+        console.print("[bold]The deploy runner, on this machine[/bold]\n")
+        with self.step("AWS comes up: deploy-runner local up"):
+            walk.start()
+        with self.step("the stack is built: sam build"):
+            walk.build_stack()
+        with self.step("the stack is deployed: sam deploy --config-env local"):
+            walk.deploy_stack()
+        with self.step("the runners' images are built and pushed: deploy-runner images"):
+            walk.push_runner_images()
+        with self.step(f"the service {APP} is made: aws cloudformation deploy, git push"):
+            walk.create_service(APP, ENVIRONMENT)
+            clone = walk.create_repository(REPOSITORY, REPOSITORY_ID)
+        console.print(f"\n  AWS at {walk.endpoint}, GitHub at {walk.github}\n")
+
+        first = self.commit(clone, "1")
+        self.deploy("version 1", {"ref": "main"}, "SUCCEEDED")
+        self.expect_page("version 1", first)
+        second = self.commit(clone, "2")
+        self.deploy("version 2", {"ref": "main"}, "SUCCEEDED")
+        self.expect_page("version 2", second)
+        self.commit(clone, "3", crash=True)
+        self.deploy("version 3, which crashes at its start", {"ref": "main"}, "RolloutRolledBack")
+        self.expect_page("version 2", second)
+
+        console.print("[bold]What is not allowed is refused before anything runs[/bold]\n")
+        tasks = walk.count_tasks()
+        self.deploy("an app that is not in apps.yaml", {"app": "billing", "ref": "main"}, "AppNotAllowed")
+        walk.push(clone, "An experiment", branch="experiment")
+        self.deploy(
+            "a branch that may not be deployed", {"environment": "prod", "ref": "experiment"}, "RefNotAllowed"
+        )
+        red = walk.push(clone, "A commit whose tests fail")
+        walk.report_check(REPOSITORY, red, "tests", "failure")
+        self.deploy("a commit whose checks are red", {"ref": red}, "ChecksNotGreen")
+        if walk.count_tasks() != tasks:
+            self.wrong.append("a refused request started a task")
+
+        console.print(self.table())
+        for problem in self.wrong:
+            console.print(f"[red]✗ {escape(problem)}[/red]")
+        if not self.wrong:
+            console.print(f"[green]✓[/green] all as it should be, in {time.monotonic() - self.began:.0f} s")
+        return 1 if self.wrong else 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """One line for a step, with its seconds; a spinner for a person meanwhile."""
+        began = time.monotonic()
+        with self.spinner(lambda: title):
+            yield
+        self.console.print(f"  [green]✓[/green] {escape(title)}  [dim]{time.monotonic() - began:.1f} s[/dim]")
+
+    @contextmanager
+    def spinner(self, text: Callable[[], str]) -> Iterator[Callable[[], None]]:
+        """A progress display with elapsed time where a person watches; nothing where the output is piped."""
+        if not self.console.is_terminal:
+            yield lambda: None
+            return
+        began = time.monotonic()
+        with Status(text(), console=self.console) as status:
+            yield lambda: status.update(f"{escape(text())}  [dim]{time.monotonic() - began:.0f} s[/dim]")
+
+    def commit(self, clone: Path, version: str, *, crash: bool = False) -> str:
+        """Push a version of the sample app whose checks are green."""
+        self.walk.write_sample_app(clone, version, crash=crash)
+        sha = self.walk.push(clone, f"Version {version}")
+        self.walk.report_check(REPOSITORY, sha, "tests", "success")
+        return sha
+
+    def deploy(self, title: str, request: dict[str, Any], expected: str) -> None:
+        """Ask for a deployment with the AWS CLI, show its phases as they pass, and hold its verdict to the story."""
+        full = {"app": APP, "environment": ENVIRONMENT, **request}
+        self.console.print(f"[bold]{title}[/bold]: {full['app']} to {full['environment']} at {full['ref'][:12]}")
+        arn = self.walk.start_execution(full)
+        running = "starting"
+        with self.spinner(lambda: f"  {running}") as tick:
+            done = 0
+            for execution in self.walk.follow(arn):
+                ended = [phase for phase in execution.phases if phase.seconds is not None]
+                for phase in ended[done:]:
+                    self.console.print(f"  {phase.name:<18} [dim]{phase.seconds:5.1f} s[/dim]")
+                done = len(ended)
+                running = next((p.name for p in execution.phases if p.seconds is None), running)
+                tick()
+        self.shown.append((title, execution))
+        if execution.status == "SUCCEEDED":
+            self.console.print(f"  [green]{execution.verdict}[/green] in {execution.seconds:.1f} s")
+        else:
+            self.console.print(f"  [red]{execution.verdict}[/red] in {execution.seconds:.1f} s: {escape(execution.cause)}")
+        if execution.verdict != expected:
+            self.wrong.append(f"{title}: {execution.verdict} instead of {expected}: {execution.cause}")
+        self.console.print()
+
+    def expect_page(self, version: str, sha: str) -> None:
+        """Fetch the app's page and hold it to the version that should be served."""
+        url = self.walk.service_url(ENVIRONMENT, APP)
+        page = self.walk.page(url)
+        self.console.print(f"  {url} answers: [cyan]{escape(page)}[/cyan]\n")
+        if version not in page:
+            self.wrong.append(f"{url} should serve {version} ({sha[:12]}), and says: {page}")
+
+    def table(self) -> Table:
+        """Each deployment with its verdict, seconds per phase, transitions and estimated cost in AWS."""
+        table = Table(title="Deployments", title_justify="left")
+        for heading in ("deployment", "verdict"):
+            table.add_column(heading, overflow="fold")
+        for heading in ("validate s", "build s", "deploy s", "wait s", "all s", "transitions", "cost $"):
+            table.add_column(heading, justify="right")
+        groups = (("ValidateRequest",), ("BuildImage",), ("RegisterRevisions", "DeployServices"), ("WaitForStable",))
+        for title, execution in self.shown:
+            seconds = []
+            for group in groups:
+                spent = [p.seconds or 0 for p in execution.phases if p.name in group]
+                seconds.append(f"{sum(spent):.1f}" if spent else "–")
+            build = sum(p.seconds or 0 for p in execution.phases if p.name == "BuildImage")
+            cost = deployment_cost(transitions=execution.transitions, build_seconds=build)
+            table.add_row(
+                title, execution.verdict, *seconds, f"{execution.seconds:.1f}",
+                str(execution.transitions), f"{cost:.4f}",
+            )  # fmt: skip
+        return table

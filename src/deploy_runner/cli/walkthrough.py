@@ -1,0 +1,325 @@
+"""The steps of a first day with the deploy runner on one machine, through the real command lines.
+
+`deploy-runner local demo` shows them to a person, and the end-to-end tests assert on them. Everything goes through
+what a user would type: `deploy-runner local up`, `sam`, `aws`, `git`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deploy_runner.domain.errors import DeployRunnerError
+
+STACK = "deploy-runner"
+
+
+class StepFailed(DeployRunnerError):
+    """A command of the walk-through ended otherwise than it should."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A state of the machine as it was passed through; `seconds` is None while it runs."""
+
+    name: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What `describe-execution` and `get-execution-history` say of one deployment."""
+
+    arn: str
+    status: str
+    phases: tuple[Phase, ...]
+    transitions: int
+    seconds: float
+    error: str = ""
+    cause: str = ""
+    output: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """SUCCEEDED, or the name of what went wrong."""
+        return str(self.output.get("verdict", self.status)) if self.status == "SUCCEEDED" else self.error
+
+
+def run(
+    command: list[str], *, env: dict[str, str], cwd: Path | None = None, expect: int = 0, feed: str | None = None
+) -> str:
+    """Run a program and return what it printed.
+
+    Raises `StepFailed` with the end of its output if it ends with another exit code than `expect`.
+    """
+    done = subprocess.run(
+        command, env=env, cwd=cwd, text=True, capture_output=True, input=feed, check=False, timeout=300
+    )
+    if done.returncode != expect:
+        said = (done.stdout[-1500:] + done.stderr[-3000:]).strip()
+        raise StepFailed(
+            rule=f"`{' '.join(command[:4])}` ends with exit code {expect}",
+            value=f"exit code {done.returncode}",
+            remedy=f"read what it said:\n{said}",
+        )
+    return done.stdout
+
+
+class Walkthrough:
+    """One local AWS with the stack in it, and a folder to work in. Use it as a context manager: it takes all down."""
+
+    def __init__(self, checkout: Path, folder: Path, port: int = 4566) -> None:
+        """`checkout` holds template.yaml; `folder` is for our files, and stays."""
+        self.checkout, self.folder, self.port = checkout, folder, port
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self._aws: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "Walkthrough":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # --- AWS ------------------------------------------------------------------------------------------------------
+
+    def start(self, timeout: float = 60) -> None:
+        """`deploy-runner local up`, and wait until it answers."""
+        log = self.folder / "local-aws.log"
+        with log.open("wb") as output:
+            self._aws = subprocess.Popen(
+                [sys.executable, "-m", "deploy_runner.cli.main", "local", "up", "--port", str(self.port)],
+                stdout=output, stderr=subprocess.STDOUT, cwd=self.folder,
+            )  # fmt: skip
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if self._aws.poll() is not None:
+                raise StepFailed(
+                    rule="`deploy-runner local up` keeps running",
+                    value=f"exit code {self._aws.returncode}",
+                    remedy=f"read what it said:\n{log.read_text(errors='replace')[-3000:].strip()}",
+                )
+            try:
+                with urllib.request.urlopen(f"{self.endpoint}/_local/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.05)
+        raise StepFailed(rule=f"local AWS answers within {timeout:.0f} s", value="no answer", remedy=f"read {log}")
+
+    def stop(self) -> None:
+        """Take local AWS down as Ctrl-C would."""
+        if self._aws and self._aws.poll() is None:
+            self._aws.terminate()
+            try:
+                self._aws.wait(30)
+            except subprocess.TimeoutExpired:
+                self._aws.kill()
+                self._aws.wait()
+        self._aws = None
+
+    @cached_property
+    def env(self) -> dict[str, str]:
+        """The environment of a shell after `eval "$(deploy-runner local env)"`."""
+        bin_folder = Path(sys.executable).parent
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_") or k == "AWS_CA_BUNDLE"}
+        clean["PATH"] = f"{bin_folder}{os.pathsep}{clean['PATH']}"
+        exports = run(["deploy-runner", "local", "env", "--port", str(self.port), "--format", "json"], env=clean)
+        return clean | json.loads(exports) | {"AWS_PAGER": ""}
+
+    def client(self, service: str) -> Any:
+        """A boto3 client, for what is asked too often for a command line."""
+        import boto3
+
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=self.env["AWS_DEFAULT_REGION"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def aws(self, *arguments: str, expect: int = 0) -> Any:
+        """The real AWS CLI; returns its JSON."""
+        said = run(["aws", *arguments, "--output", "json"], env=self.env, expect=expect)
+        return json.loads(said) if said.strip() else None
+
+    # --- the stack ------------------------------------------------------------------------------------------------
+
+    def build_stack(self) -> None:
+        """`sam build`."""
+        run(["sam", "build", "--config-env", "local"], env=self.env, cwd=self.checkout)
+
+    def deploy_stack(self) -> None:
+        """`sam deploy`, and the runners' images."""
+        command = ["sam", "deploy", "--config-env", "local"]
+        if self.port != 4566:  # samconfig.toml names the default port
+            command += ["--parameter-overrides", *self.parameters()]
+        run(command, env=self.env, cwd=self.checkout)
+
+    def parameters(self) -> list[str]:
+        """The parameters of samconfig.toml's section `local`, with this port's addresses."""
+        import tomllib
+
+        config = tomllib.loads((self.checkout / "samconfig.toml").read_text())
+        overrides = config["local"]["deploy"]["parameters"]["parameter_overrides"]
+        words = overrides.split() if isinstance(overrides, str) else list(overrides)
+        return [word.replace("127.0.0.1:4567", f"127.0.0.1:{self.port + 1}") for word in words]
+
+    def push_runner_images(self) -> None:
+        """`deploy-runner images`: the runners' images, into the stack's repositories."""
+        run(["deploy-runner", "images"], env=self.env, cwd=self.checkout)
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """The stack's outputs."""
+        stack = self.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    # --- GitHub ---------------------------------------------------------------------------------------------------
+
+    @property
+    def github(self) -> str:
+        """The local GitHub's address."""
+        return f"http://127.0.0.1:{self.port + 1}"
+
+    def github_api(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One call of GitHub's API as a person would make it."""
+        request = urllib.request.Request(
+            f"{self.github}/api/v3{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.env['LOCAL_GITHUB_TOKEN']}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return json.loads(response.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise StepFailed(
+                rule=f"GitHub takes {method} {path}", value=f"HTTP {error.code}", remedy=error.read().decode()[:500]
+            ) from error
+
+    def create_repository(self, name: str, repository_id: int) -> Path:
+        """Create OWNER/NAME at the local GitHub and a fresh clone of it with an empty first commit on main."""
+        owner, short = name.split("/")
+        self.github_api("POST", f"/orgs/{owner}/repos", {"name": short, "id": repository_id, "private": True})
+        clone = self.folder / short
+        clone.mkdir()
+        git = self._git(clone)
+        git("init", "-q", "-b", "main")
+        git("config", "user.name", "A developer")
+        git("config", "user.email", "developer@example.com")
+        token_url = self.github.replace("://", f"://x-access-token:{self.env['LOCAL_GITHUB_TOKEN']}@")
+        git("remote", "add", "origin", f"{token_url}/{name}.git")
+        return clone
+
+    def push(self, clone: Path, message: str, branch: str = "main") -> str:
+        """Commit everything in the clone and push it to `branch`. Returns the commit's SHA."""
+        git = self._git(clone)
+        git("add", "-A")
+        git("commit", "-q", "--allow-empty", "-m", message)
+        git("push", "-q", "origin", f"HEAD:refs/heads/{branch}")
+        return git("rev-parse", "HEAD").strip()
+
+    def _git(self, folder: Path) -> Callable[..., str]:
+        return lambda *arguments: run(["git", *arguments], env=self.env | {"GIT_TERMINAL_PROMPT": "0"}, cwd=folder)
+
+    def report_check(self, repository: str, sha: str, name: str, conclusion: str) -> None:
+        """Say, as the app repository's CI would, how a check ended on a commit."""
+        self.github_api(
+            "POST",
+            f"/repos/{repository}/check-runs",
+            {"name": name, "head_sha": sha, "status": "completed", "conclusion": conclusion},
+        )
+
+    # --- deployments ----------------------------------------------------------------------------------------------
+
+    def start_execution(self, request: Any, *, expect: int = 0) -> str:
+        """`aws stepfunctions start-execution` on the alias `live`. Returns the execution's ARN."""
+        text = request if isinstance(request, str) else json.dumps(request)
+        started = self.aws(
+            "stepfunctions", "start-execution",
+            "--state-machine-arn", self.outputs["StateMachineAliasArn"], "--input", text, expect=expect,
+        )  # fmt: skip
+        return str(started["executionArn"]) if started else ""
+
+    def follow(self, arn: str, interval: float = 0.2, timeout: float = 300) -> Iterator[Execution]:
+        """What the execution says of itself, again and again, until it has ended."""
+        client = self.client("stepfunctions")
+        deadline = time.monotonic() + timeout
+        while True:
+            execution = self._read(client, arn)
+            yield execution
+            if execution.status != "RUNNING":
+                return
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    rule=f"a deployment ends within {timeout:.0f} s", value=arn, remedy="look at its history"
+                )
+            time.sleep(interval)
+
+    def finish(self, arn: str) -> Execution:
+        """Wait for the end of an execution."""
+        *_, last = self.follow(arn)
+        return last
+
+    def deploy(self, request: Any) -> Execution:
+        """Start an execution and wait for its end."""
+        return self.finish(self.start_execution(request))
+
+    def _read(self, client: Any, arn: str) -> Execution:
+        described = client.describe_execution(executionArn=arn)
+        events = [
+            event
+            for page in client.get_paginator("get_execution_history").paginate(executionArn=arn, maxResults=1000)
+            for event in page["events"]
+        ]
+        end = described.get("stopDate")
+        seconds = (end - described["startDate"]).total_seconds() if end else 0.0
+        return Execution(
+            arn=arn,
+            status=described["status"],
+            phases=_phases(events),
+            transitions=sum(event["type"].endswith("StateEntered") for event in events),
+            seconds=seconds,
+            error=described.get("error", ""),
+            cause=described.get("cause", ""),
+            output=json.loads(described.get("output") or "{}"),
+        )
+
+    def service_url(self, cluster: str, service: str) -> str:
+        """The loopback URL of a service."""
+        said = run(
+            ["deploy-runner", "local", "services", "--port", str(self.port), "--format", "json"], env=self.env
+        )
+        return next(s["url"] for s in json.loads(said) if (s["cluster"], s["service"]) == (cluster, service))
+
+    def page(self, url: str) -> str:
+        """What a browser would get."""
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return str(response.read().decode()).strip()
+
+
+def _phases(events: list[dict[str, Any]]) -> tuple[Phase, ...]:
+    """Task states in the order in which they were entered, with their seconds; the running one has none yet."""
+    phases: list[Phase] = []
+    running: tuple[str, Any] | None = None
+    for event in events:
+        entered = event["type"].endswith("StateEntered")
+        ended = entered or event["type"] in ("TaskStateExited", "ExecutionAborted", "ExecutionTimedOut")
+        if running and ended:
+            phases[-1] = Phase(running[0], (event["timestamp"] - running[1]).total_seconds())
+            running = None
+        if event["type"] == "TaskStateEntered":
+            running = (event["stateEnteredEventDetails"]["name"], event["timestamp"])
+            phases.append(Phase(running[0], None))
+    return tuple(phases)

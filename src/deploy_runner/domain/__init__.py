@@ -1,0 +1,1 @@
+"""What a deployment is and what decides about it: pure functions, no AWS library."""

@@ -1,0 +1,536 @@
+"""The allowlist: apps.yaml read into frozen dataclasses, or refused with every problem at once.
+
+Each problem names its line, its place, the rule, the value and the remedy. apps.schema.json says the same to editors; a
+test holds the two together.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from deploy_runner.domain.errors import AllowlistInvalid, show
+
+MAX_BYTES = 1_000_000  # 200 apps in 3 environments take about a tenth
+MAX_DEPTH = 12
+MAX_PROBLEMS_SHOWN = 100
+
+APP = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"  # also the name of its push role and, by default, of its image repository
+ENVIRONMENT = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
+REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
+ACCOUNT = r"[0-9]{12}"
+REGION = r"[a-z]{2,3}(-[a-z]+)+-[0-9]"
+ROLE = r"[A-Za-z0-9+=,.@_/-]{1,128}"
+# The limits of ECS: docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateService.html
+ECS_NAME = r"[A-Za-z0-9_-]{1,255}"
+# docs.aws.amazon.com/AmazonECR/latest/APIReference/API_CreateRepository.html
+IMAGE_REPOSITORY = r"([a-z0-9]+([._-][a-z0-9]+)*/)*[a-z0-9]+([._-][a-z0-9]+)*"
+PATH = r"[A-Za-z0-9._][A-Za-z0-9._/-]*"
+BUILD_ARGUMENT = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
+GLOB = r"[A-Za-z0-9._/*@+=#%-]{1,200}"
+LOGIN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}(\[bot\])?"
+PRINTABLE = r"[^\x00-\x1f\x7f]+"
+ARCHITECTURES = ("ARM64", "X86_64")
+RUNNERS = ("docker-builder",)
+BASES = ("service", "family")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A GitHub repository: names can be taken over by someone else, the numeric id cannot."""
+
+    name: str
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An account and region, with the role that may change the services of an environment there."""
+
+    account: str
+    region: str
+    role: str
+
+    @property
+    def partition(self) -> str:
+        """Return the AWS partition of the region."""
+        return (
+            "aws-cn" if self.region.startswith("cn-") else "aws-us-gov" if self.region.startswith("us-gov-") else "aws"
+        )
+
+    @property
+    def role_arn(self) -> str:
+        """Return the ARN of the target's role; `role` is its path and name."""
+        return f"arn:{self.partition}:iam::{self.account}:role/{self.role.strip('/')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refs:
+    """Globs of the branches and tags that may be deployed: `*` stops at a slash, `**` does not."""
+
+    branches: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds that a build and a rollout may take."""
+
+    build: int = 1800
+    rollout: int = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """An ECS service, and its containers that run the app's image."""
+
+    name: str
+    containers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where and under which rules an app runs in one environment."""
+
+    name: str
+    target: Target
+    cluster: str
+    services: tuple[Service, ...]
+    refs: Refs
+    checks: tuple[str, ...] = ()
+    requesters: tuple[str, ...] | None = None
+    freeze: str | None = None
+    timeouts: Timeouts = Timeouts()
+    task_definition_base: str = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """An app: one repository, one image, one or more services in each of its environments."""
+
+    name: str
+    repository: Repository
+    environments: Mapping[str, Environment]
+    image_repository: str
+    dockerfile: str = "Dockerfile"
+    context: str = "."
+    build_args: tuple[tuple[str, str], ...] = ()
+    architecture: str = "ARM64"
+    immutable_tags: bool = False
+    submodules: bool = False
+    runner: str = "docker-builder"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowlist:
+    """All of apps.yaml."""
+
+    version: int
+    targets: Mapping[str, Target]
+    apps: Mapping[str, App]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in apps.yaml."""
+
+    line: int
+    place: str
+    rule: str
+    value: str
+    remedy: str
+
+    def __str__(self) -> str:
+        value = f", but is {self.value}" if self.value else ""
+        end = "" if self.remedy.endswith("?") else "."
+        return f"line {self.line}: {self.place or 'the file'}: {self.rule}{value}. {self.remedy}{end}"
+
+
+def load_file(path: Path) -> Allowlist:
+    """Read and check an allowlist file. Raises AllowlistInvalid with every problem."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise AllowlistInvalid(f"{path.name} cannot be read: {error.strerror}. Put it beside template.yaml.") from None
+    return load(content, path.name)
+
+
+def load(content: bytes | str, name: str = "apps.yaml") -> Allowlist:
+    """Read and check an allowlist. Raises AllowlistInvalid, whose message has a line for every problem."""
+    problems: list[Problem] = []
+    allowlist = None
+    node = _compose(content, problems)
+    if node is not None:
+        allowlist = _allowlist(_Value(node, "", problems))
+    if problems or allowlist is None:
+        ordered = sorted(set(problems), key=lambda p: (p.line, p.place, p.rule))
+        lines = [str(problem) for problem in ordered[:MAX_PROBLEMS_SHOWN]]
+        if len(ordered) > MAX_PROBLEMS_SHOWN:
+            lines.append(f"… and {len(ordered) - MAX_PROBLEMS_SHOWN} more.")
+        count = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
+        raise AllowlistInvalid("\n".join([f"{name} has {count}:", *(f"  {line}" for line in lines)]))
+    return allowlist
+
+
+# The C parser is several times faster, which a cold start feels; the Python one says the same.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _compose(content: bytes | str, problems: list[Problem]) -> yaml.Node | None:
+    """Return the YAML's node tree, or None after noting why not. Anchors are refused: they can blow up a small file."""
+    if len(content) > MAX_BYTES:
+        problems.append(Problem(1, "", f"must be at most {MAX_BYTES} bytes", f"{len(content)}", "Split the allowlist"))
+        return None
+    try:
+        depth = 0
+        documents = 0
+        for event in yaml.parse(content, Loader=_Loader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+            anchor = getattr(event, "anchor", None)
+            if anchor:
+                rule, value = "must have no YAML anchors or aliases", show(anchor)
+                problems.append(Problem(line, "", rule, value, "Write it out, or say it once under `environments`"))
+                return None
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                problems.append(
+                    Problem(line, "", f"must be nested at most {MAX_DEPTH} deep", "", "Compare apps.schema.json")
+                )
+                return None
+        if documents != 1:
+            problems.append(Problem(1, "", "must be one YAML document", f"{documents}", "Start with `version: 1`"))
+            return None
+        return yaml.compose(content, Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+        problems.append(
+            Problem(mark.line + 1 if mark else 1, "", "must be YAML in UTF-8", show(str(what)), "Correct the syntax")
+        )
+        return None
+
+
+class _Value:
+    """One node with its place, which notes problems instead of raising, so that all are found."""
+
+    def __init__(self, node: yaml.Node, place: str, problems: list[Problem]) -> None:
+        self.node, self.place, self.problems = node, place, problems
+
+    def problem(self, rule: str, remedy: str, value: str | None = None) -> None:
+        line = self.node.start_mark.line + 1
+        self.problems.append(Problem(line, self.place, rule, self.shown() if value is None else value, remedy))
+
+    def shown(self) -> str:
+        if isinstance(self.node, yaml.ScalarNode):
+            return show(self.node.value) if self.kind == "str" else show(self.node.value)[1:-1] or "empty"
+        return "a list" if self.kind == "seq" else "a mapping"
+
+    @property
+    def kind(self) -> str:
+        return str(self.node.tag).rpartition(":")[2]
+
+    def at(self, node: yaml.Node, key: str) -> "_Value":
+        return _Value(node, f"{self.place}.{key}" if self.place else key, self.problems)
+
+    def text(self, pattern: str, rule: str, remedy: str, limit: int = 256) -> str:
+        value = self.node.value
+        if self.kind == "str" and len(value) <= limit and re.fullmatch(pattern, value):
+            return str(value)
+        quote = self.kind in ("int", "float", "bool", "null", "timestamp") and re.fullmatch(pattern, str(value))
+        self.problem(f"must be {rule}", "Put it in quotes" if quote else remedy)
+        return ""
+
+    def one_of(self, values: tuple[str, ...]) -> str:
+        if self.kind == "str" and self.node.value in values:
+            return str(self.node.value)
+        self.problem(
+            f"must be {' or '.join(values)}", _did_you_mean(str(self.node.value), values) or f"Write {values[0]}"
+        )
+        return values[0]
+
+    def number(self, low: int, high: int, what: str, remedy: str = "Write plain digits, without quotes") -> int:
+        if (
+            self.kind == "int"
+            and re.fullmatch(r"[1-9][0-9]{0,18}", self.node.value)
+            and low <= int(self.node.value) <= high
+        ):
+            return int(self.node.value)
+        self.problem(f"must be {what}, {low} to {high}", remedy)
+        return low
+
+    def boolean(self) -> bool:
+        if self.kind == "bool" and self.node.value in ("true", "false"):
+            return bool(self.node.value == "true")
+        self.problem("must be true or false", "Write true or false, without quotes")
+        return False
+
+    def texts(self, pattern: str, rule: str, remedy: str, at_least: int = 0, limit: int = 256) -> tuple[str, ...]:
+        if self.kind != "seq":
+            self.problem("must be a list", "Write it in brackets, as in [main]")
+            return ()
+        items = [
+            self.at(node, str(index)).text(pattern, rule, remedy, limit) for index, node in enumerate(self.node.value)
+        ]
+        for index, item in enumerate(items):
+            if item and item in items[:index]:
+                self.at(self.node.value[index], str(index)).problem("must not be listed twice", "Remove one")
+        if len(items) < at_least:
+            self.problem(f"must list at least {at_least}", "Add one, or leave the key out", "an empty list")
+        return tuple(items)
+
+    def mapping(self, key_pattern: str | None = None, key_rule: str = "", at_least: int = 0) -> "dict[str, _Value]":
+        if self.kind != "map":
+            self.problem("must be a mapping", "Write `key: value` lines below it")
+            return {}
+        found: dict[str, _Value] = {}
+        for key_node, value_node in self.node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
+            place = self.at(key_node, key if re.fullmatch(r"[\w-]{1,80}", key) else show(key_node.value))
+            if not key.isprintable() or not str(key_node.tag).endswith(":str"):
+                place.problem("a key must be text", "Put it in quotes if it is meant", show(key_node.value))
+            elif key in found:
+                place.problem("must not be given twice", "Remove one of the two", f"also on line {found[key].line}")
+            elif key_pattern is not None and not (len(key) <= 64 and re.fullmatch(key_pattern, key)):
+                place.problem(f"must be named by {key_rule}", "Rename it", show(key))
+            else:
+                found[key] = self.at(value_node, key)
+        if self.node.value == [] and at_least:
+            self.problem(f"must have at least {at_least} entry", "Add one", "empty")
+        return found
+
+    @property
+    def line(self) -> int:
+        return int(self.node.start_mark.line) + 1
+
+    def record(self, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> "_Record":
+        is_map = self.kind == "map"
+        given = self.mapping()
+        known = (*required, *optional)
+        for key, value in given.items():
+            if key not in known:
+                remedy = _did_you_mean(key, known) or f"Remove it. Known here: {', '.join(known)}"
+                value.problem("is not a known key", remedy, "")
+        for key in required:
+            if is_map and key not in given:
+                self.problem(f"must have the key {key}", f"Add `{key}:`; apps.schema.json describes it", "")
+        return _Record({key: value for key, value in given.items() if key in known})
+
+
+class _Record:
+    """A mapping with known keys."""
+
+    def __init__(self, values: dict[str, _Value]) -> None:
+        self.values = values
+
+    def read[T](self, key: str, reader: Callable[[_Value], T], default: T) -> T:
+        return reader(self.values[key]) if key in self.values else default
+
+    def entries(self, key: str, pattern: str) -> dict[str, _Value]:
+        return self.values[key].mapping(pattern, _NAME_RULE, 1) if key in self.values else {}
+
+
+def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word[:80], known, 1, 0.6)
+    return f"Did you mean `{close[0]}`?" if close else ""
+
+
+_SHARED = ("cluster", "refs", "checks", "requesters", "freeze", "timeouts", "task_definition_base")
+
+
+def _allowlist(root: _Value) -> Allowlist:
+    record = root.record(("version", "environments", "apps"))
+    record.read("version", lambda v: v.number(1, 1, "a version"), 1)
+    environments = record.entries("environments", ENVIRONMENT)
+    shared: dict[str, _Record] = {}
+    targets: dict[str, Target] = {}
+    for name, value in environments.items():
+        shared[name] = value.record(("account", "region"), ("role", *_SHARED))
+        targets[name] = _target(name, shared[name])
+        _settings(shared[name])  # so that what every app overrides is checked too
+    apps: dict[str, App] = {}
+    for name, value in record.entries("apps", APP).items():
+        apps[name] = _app(name, value, shared, targets)
+    if "apps" in record.values:
+        _check_together(record.values["apps"], apps)
+    return Allowlist(1, MappingProxyType(targets), MappingProxyType(apps))
+
+
+_NAME_RULE = "lower-case letters, digits and single hyphens, at most 64"
+
+
+def _target(environment: str, record: _Record) -> Target:
+    role = f"deploy-runner/deploy-target-{environment}"
+    remedy = "Write the account's number in quotes"
+    return Target(
+        record.read("account", lambda v: v.text(ACCOUNT, "the 12 digits of an AWS account", remedy), ""),
+        record.read("region", lambda v: v.text(REGION, "an AWS region", "Write it as in us-east-1"), ""),
+        record.read("role", lambda v: v.text(ROLE, "the path and name of an IAM role", f"As in {role}"), role),
+    )
+
+
+def _settings(record: _Record) -> dict[str, Any]:
+    """Return those of the settings that an environment or an app in it gives."""
+    readers: dict[str, Callable[[_Value], Any]] = {
+        "cluster": lambda v: v.text(ECS_NAME, "the name of an ECS cluster", "Write its name, not its ARN"),
+        "refs": _refs,
+        "checks": lambda v: v.texts(
+            PRINTABLE, "the name of a check", "As GitHub shows it, at most 200 characters", limit=200
+        ),
+        "requesters": lambda v: v.texts(LOGIN, "a GitHub login", "As in octocat or dependabot[bot]", at_least=1),
+        "freeze": lambda v: v.text(PRINTABLE, "a reason for people, at most 200 characters", "Say why", 200),
+        "timeouts": _timeouts,
+        "task_definition_base": lambda v: v.one_of(BASES),
+    }
+    return {key: readers[key](value) for key, value in record.values.items() if key in readers}
+
+
+def _refs(value: _Value) -> Refs:
+    record = value.record((), ("branches", "tags"))
+    remedy = "As in main, release/* or v*"
+    refs = Refs(
+        record.read("branches", lambda v: v.texts(GLOB, "a glob of branch names", remedy, at_least=1), ()),
+        record.read("tags", lambda v: v.texts(GLOB, "a glob of tag names", remedy, at_least=1), ()),
+    )
+    if value.kind == "map" and not value.node.value:
+        value.problem("must name branches or tags", "Add `branches: [main]`", "")
+    return refs
+
+
+def _timeouts(value: _Value) -> Timeouts:
+    record = value.record((), ("build", "rollout"))
+    return Timeouts(
+        record.read("build", lambda v: v.number(60, 3000, "seconds"), Timeouts().build),
+        record.read("rollout", lambda v: v.number(60, 3600, "seconds"), Timeouts().rollout),
+    )
+
+
+def _app(name: str, value: _Value, shared: Mapping[str, _Record], targets: Mapping[str, Target]) -> App:
+    optional = (
+        "image_repository",
+        "dockerfile",
+        "context",
+        "build_args",
+        "architecture",
+        "immutable_tags",
+        "submodules",
+    )
+    record = value.record(("repository", "environments"), (*optional, "runner"))
+    environments: dict[str, Environment] = {}
+    for env, env_value in record.entries("environments", ENVIRONMENT).items():
+        if env in targets:
+            environments[env] = _environment(env, env_value, shared[env], targets[env])
+        else:
+            remedy = _did_you_mean(env, tuple(targets)) or "Add it there with its account and region"
+            env_value.problem("must be listed under the file's `environments`", remedy, "")
+    return App(
+        name,
+        record.read("repository", _repository, Repository("", 0)),
+        MappingProxyType(environments),
+        record.read("image_repository", _image_repository, name),
+        record.read("dockerfile", _path, "Dockerfile"),
+        record.read("context", _path, "."),
+        record.read("build_args", _build_args, ()),
+        record.read("architecture", lambda v: v.one_of(ARCHITECTURES), "ARM64"),
+        record.read("immutable_tags", _Value.boolean, False),
+        record.read("submodules", _Value.boolean, False),
+        record.read("runner", lambda v: v.one_of(RUNNERS), "docker-builder"),
+    )
+
+
+def _repository(value: _Value) -> Repository:
+    record = value.record(("name", "id"))
+    name = record.read("name", lambda v: v.text(REPOSITORY, "a GitHub repository", "Write it as OWNER/NAME"), "")
+    if name.endswith((".git", "/.", "/..")):
+        record.values["name"].problem("must be a GitHub repository", "Write it as OWNER/NAME, without .git")
+    return Repository(name, record.read("id", lambda v: v.number(1, 10**15, "the repository's numeric id"), 0))
+
+
+def _image_repository(value: _Value) -> str:
+    return value.text(IMAGE_REPOSITORY, "the name of an ECR repository", "Lower case, without registry and tag")
+
+
+def _path(value: _Value) -> str:
+    remedy = "Write it as in docker/Dockerfile, with letters, digits, dots, hyphens and underscores"
+    path = value.text(PATH, "a path inside the repository", remedy, 200)
+    if ".." in path.split("/"):
+        value.problem("must be a path inside the repository", "Remove `..`")
+    return path
+
+
+def _build_args(value: _Value) -> tuple[tuple[str, str], ...]:
+    rule = "letters, digits and underscores, not starting with a digit"
+    remedy = (
+        "Write one line of text in quotes, at most 1000 characters; never a secret, it stands in the image's history"
+    )
+    given = value.mapping(BUILD_ARGUMENT, rule)
+    return tuple((key, given[key].text(r"[^\x00-\x1f\x7f]*", "text", remedy, 1000)) for key in sorted(given))
+
+
+def _environment(name: str, value: _Value, shared: _Record, target: Target) -> Environment:
+    record = value.record(("services",), _SHARED)
+    silent = _Record(
+        {k: _Value(v.node, v.place, []) for k, v in shared.values.items()}
+    )  # its problems are noted already
+    settings = {**_settings(silent), **_settings(record)}
+    if silent.values.get("freeze"):
+        settings["freeze"] = _settings(silent)["freeze"]  # a frozen environment is frozen for all its apps
+    for key, remedy in (("cluster", "the ECS cluster"), ("refs", "the branches or tags that may be deployed")):
+        if key not in settings and value.kind == "map":
+            value.problem(f"must have the key {key}", f"Add {remedy} here, or for all apps at environments.{name}", "")
+    services: tuple[Service, ...] = record.read("services", _services, ())
+    return Environment(
+        name=name,
+        target=target,
+        services=services,
+        **{"cluster": "", "refs": Refs(), **settings},
+    )
+
+
+def _services(value: _Value) -> tuple[Service, ...]:
+    remedy = "Write the names of the containers that run the image, as in [app]"
+    given = value.mapping(ECS_NAME, "letters, digits, hyphens and underscores", 1)
+    return tuple(
+        Service(name, containers.texts(ECS_NAME, "the name of a container", remedy, at_least=1))
+        for name, containers in given.items()
+    )
+
+
+def _check_together(value: _Value, apps: Mapping[str, App]) -> None:
+    """Check what no app can see alone: a service or an image repository has one app, a repository's name one id."""
+    services: dict[tuple[Target, str, str], str] = {}
+    images: dict[str, str] = {}
+    names: dict[int, str] = {}
+    ids: dict[str, int] = {}
+    places = value.mapping()
+    for app in apps.values():
+        place = places[app.name]
+        other = images.setdefault(app.image_repository, app.name)
+        if app.image_repository and other != app.name:
+            rule = f"must not push to the image repository of {other}"
+            place.problem(rule, "Give each app an image_repository of its own", show(app.image_repository))
+        if app.repository.id and app.repository.name:
+            name, number = app.repository.name, app.repository.id
+            if names.setdefault(number, name).lower() != name.lower():
+                place.problem(
+                    f"repository id {number} must have one name", f"It is {names[number]} elsewhere", show(name)
+                )
+            if ids.setdefault(name.lower(), number) != number:
+                place.problem(
+                    f"repository {name} must have one id", f"It is {ids[name.lower()]} elsewhere", show(number)
+                )
+        for environment in app.environments.values():
+            for service in environment.services:
+                key = (environment.target, environment.cluster, service.name)
+                owner = services.setdefault(key, app.name)
+                if owner != app.name:
+                    where = f"{environment.cluster}/{service.name}"
+                    place.problem(
+                        f"must not deploy to the service of {owner}", "Name the app's own service", show(where)
+                    )

@@ -1,0 +1,132 @@
+"""The deployment: an accepted request with every parameter of the later states. It is the state machine's one variable.
+
+It stands in the execution's history, so nothing in it may be secret.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from deploy_runner.domain.apps import App, Environment
+from deploy_runner.domain.request import Request
+
+WORKSPACE = "/workspace"
+SOURCE_DIRECTORY = f"{WORKSPACE}/source"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What the installed stack tells its functions about itself."""
+
+    builder_arm64: str
+    builder_x86_64: str
+    push_role_arn_prefix: str
+    registry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """The execution that carries the deployment; its name is the deployment's id."""
+
+    arn: str
+    name: str
+
+
+def image_tag(app: App, sha: str) -> str:
+    """Return the identity of an image: the SHA and 12 hex digits of its build settings and architecture.
+
+    Changed build arguments are a new image, though the commit is the same.
+    """
+    settings = {
+        "architecture": app.architecture,
+        "build_args": dict(app.build_args),
+        "context": app.context,
+        "dockerfile": app.dockerfile,
+        "submodules": app.submodules,
+    }
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return f"{sha}-{hashlib.sha256(canonical.encode()).hexdigest()[:12]}"
+
+
+def clone_command(app: App, sha: str) -> list[str]:
+    """Return the arguments of the clone container: the one repository at the exact SHA into the shared volume."""
+    command = ["--repository", app.repository.name, "--repository-id", str(app.repository.id)]
+    command += ["--sha", sha, "--directory", SOURCE_DIRECTORY]
+    return [*command, "--submodules"] if app.submodules else command
+
+
+def kaniko_command(app: App, sha: str, repository_uri: str) -> list[str]:
+    """Return the arguments of Kaniko's executor; its flags: github.com/osscontainertools/kaniko, README.md.
+
+    The tag that FindImage asks for is pushed last, so it stands for a push that is complete. Where tags are immutable a
+    second build of a commit finds the SHA's tag taken, which is no error, and there is no `latest`.
+    """
+    tags = [sha, image_tag(app, sha)] if app.immutable_tags else [sha, "latest", image_tag(app, sha)]
+    context = SOURCE_DIRECTORY if app.context in (".", "./") else f"{SOURCE_DIRECTORY}/{app.context}"
+    return [
+        f"--context=dir://{context}",
+        f"--dockerfile={SOURCE_DIRECTORY}/{app.dockerfile}",
+        *(f"--destination={repository_uri}:{tag}" for tag in tags),
+        *(f"--build-arg={key}={value}" for key, value in app.build_args),
+        *(["--push-ignore-immutable-tag-errors=true"] if app.immutable_tags else []),
+        "--cache=true",
+        f"--cache-repo={repository_uri}/cache",
+        "--compressed-caching=false",  # layers are not held in memory
+        "--push-retry=3",
+        "--image-download-retry=3",
+        f"--label=org.opencontainers.image.revision={sha}",
+    ]
+
+
+def runner_environment(deployment_id: str, app: App, environment: Environment, sha: str) -> list[dict[str, str]]:
+    """Return the environment that every runner task gets, in the form of ECS's container overrides."""
+    values = {
+        "APP_NAME": app.name,
+        "GIT_REF": sha,
+        "ENVIRONMENT": environment.name,
+        "ECR_REPOSITORY": app.image_repository,
+        "ECS_CLUSTER": environment.cluster,
+        "ECS_SERVICE": ",".join(service.name for service in environment.services),
+        "DEPLOYMENT_ID": deployment_id,
+    }
+    return [{"Name": name, "Value": value} for name, value in values.items()]
+
+
+def build_deployment(
+    request: Request, app: App, environment: Environment, sha: str, execution: Execution, installation: Installation
+) -> dict[str, Any]:
+    """Return the deployment variable of the state machine (its keys are the contract between the states)."""
+    uri = f"{installation.registry}/{app.image_repository}"
+    builders = {"ARM64": installation.builder_arm64, "X86_64": installation.builder_x86_64}
+    source = request.source
+    return {
+        "id": execution.name,
+        "execution_arn": execution.arn,
+        "app": app.name,
+        "environment": environment.name,
+        "action": request.action,
+        "ref": request.ref,
+        "sha": sha,
+        "repository": app.repository.name,
+        "repository_id": app.repository.id,
+        "source": source and {"repository": source.repository, "run_id": source.run_id, "run_url": source.run_url},
+        "requested_by": request.requested_by,
+        "image": {"repository_name": app.image_repository, "repository_uri": uri, "tag": image_tag(app, sha)},
+        "build": {
+            "task_definition": builders[app.architecture],
+            "task_role": f"{installation.push_role_arn_prefix}{app.name}",
+            "clone_command": clone_command(app, sha),
+            "kaniko_command": kaniko_command(app, sha, uri),
+            "environment": runner_environment(execution.name, app, environment, sha),
+        },
+        "target": {
+            "account": environment.target.account,
+            "region": environment.target.region,
+            "role_arn": environment.target.role_arn,
+            "cluster": environment.cluster,
+            "services": [{"name": s.name, "containers": list(s.containers)} for s in environment.services],
+            "task_definition_base": environment.task_definition_base,
+        },
+        "timeouts": {"build": environment.timeouts.build, "rollout": environment.timeouts.rollout},
+    }

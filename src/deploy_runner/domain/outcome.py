@@ -1,0 +1,141 @@
+"""How a deployment ended: the verdict, the error's name and one line for people, from whatever a state left behind."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deploy_runner.domain.errors import RequestRejected, RolloutRolledBack, all_errors, one_line
+
+SUCCEEDED, FAILED, ROLLED_BACK = "SUCCEEDED", "FAILED", "ROLLED_BACK"
+REJECTED, TIMED_OUT = "REJECTED", "TIMED_OUT"
+VERDICTS = (SUCCEEDED, FAILED, ROLLED_BACK, REJECTED, TIMED_OUT)
+
+MAX_CAUSE = 1000  # a rejection lists its problems; a cause may hold 32,768
+MAX_PARSED = 300_000  # more than a state's output can hold
+TIMEOUTS = ("States.Timeout", "States.HeartbeatTimeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a deployment ended."""
+
+    verdict: str
+    error: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedContainer:
+    """The container of a runner task that failed, where its log is found, and ECS's own reason."""
+
+    kind: str
+    name: str
+    task_id: str
+    exit_code: int | None
+    reason: str
+
+
+def outcome_of(failure: object, timeouts: Mapping[str, Any] | None = None, log_line: str = "") -> Outcome:
+    """Return the outcome for the state machine's `failure` (null or state, error, cause). Total over anything.
+
+    `timeouts` are the deployment's, in seconds; `log_line` is the last line of the runner task's log, if there is one.
+    """
+    if failure is None:
+        return Outcome(SUCCEEDED)
+    if not isinstance(failure, Mapping):
+        return Outcome(FAILED, "Unknown", "The state machine gave no failure that can be read.")
+    state, error = _text(failure.get("state")), _text(failure.get("error")) or "Unknown"
+    return Outcome(verdict_of(error), _name(state, error), _cause(state, error, failure, timeouts or {}, log_line))
+
+
+def verdict_of(error: str) -> str:
+    """Return the verdict that an error's name stands for."""
+    if error in TIMEOUTS:
+        return TIMED_OUT
+    known = all_errors().get(error)
+    if known is not None and issubclass(known, RequestRejected):
+        return REJECTED
+    return ROLLED_BACK if known is RolloutRolledBack else FAILED
+
+
+def failed_container(failure: object) -> FailedContainer | None:
+    """Return which container of a runner task failed, by the task that `ecs:runTask.sync` leaves in the cause."""
+    task = _parsed(failure.get("cause")) if isinstance(failure, Mapping) else None
+    if not isinstance(task, Mapping) or not isinstance(task.get("Containers"), list):
+        return None
+    family = _text(task.get("TaskDefinitionArn")).rpartition("/")[2].partition(":")[0]
+    kind = family.removesuffix("-arm64").removesuffix("-x86-64")
+    task_id = _text(task.get("TaskArn")).rpartition("/")[2]
+    containers = [c for c in task["Containers"] if isinstance(c, Mapping)]
+    stopped = _text(task.get("StoppedReason"))
+    # clone runs before kaniko, so the first that failed is the one that matters.
+    ordered = sorted(containers, key=lambda c: c.get("Name") != "clone")
+    failed = [c for c in ordered if c.get("ExitCode") not in (None, 0)] or [c for c in ordered if c.get("Reason")]
+    if not failed:
+        return FailedContainer(kind, "", task_id, None, stopped)
+    code = failed[0].get("ExitCode")
+    exit_code = (
+        int(code) if isinstance(code, int | float) and not isinstance(code, bool) and code == code // 1 else None
+    )
+    return FailedContainer(
+        kind, _text(failed[0].get("Name")), task_id, exit_code, _text(failed[0].get("Reason")) or stopped
+    )
+
+
+def _name(state: str, error: str) -> str:
+    named = {
+        ("BuildImage", "States.TaskFailed"): "BuildFailed",
+        ("BuildImage", "States.Timeout"): "BuildTimedOut",
+        ("WaitForStable", "States.Timeout"): "RolloutTimedOut",
+    }
+    return named.get((state, error), one_line(error, 100))
+
+
+def _cause(state: str, error: str, failure: Mapping[Any, Any], timeouts: Mapping[str, Any], log_line: str) -> str:
+    if error in TIMEOUTS:
+        what, seconds = {
+            "BuildImage": ("The build", timeouts.get("build")),
+            "WaitForStable": ("The rollout", timeouts.get("rollout")),
+        }.get(state, (state or "A state", None))
+        limit = f"{seconds} s" if isinstance(seconds, int | float) else "its time"
+        return one_line(
+            f"{what} did not end within {limit}. Raise `timeouts` in apps.yaml if that is too short.", MAX_CAUSE
+        )
+    container = failed_container(failure)
+    if container is not None:
+        return _container_cause(container, log_line)
+    cause = failure.get("cause")
+    parsed = _parsed(cause)
+    if isinstance(parsed, Mapping) and isinstance(parsed.get("errorMessage"), str):
+        message = parsed["errorMessage"]
+        known = error in all_errors()
+        return one_line(message if known else f"{state}: {message}", MAX_CAUSE)
+    text = _text(cause)
+    if error in all_errors() or error == "ImageNotPushed":
+        return one_line(text, MAX_CAUSE)
+    return one_line(f"{state}: {text}" if text else f"{state} failed with {error}", MAX_CAUSE)
+
+
+def _container_cause(container: FailedContainer, log_line: str) -> str:
+    why = one_line(log_line, 300) or one_line(container.reason, 300) or "it left no log"
+    if container.exit_code is None:
+        return one_line(
+            f"{container.name or 'the runner task'} did not run: {one_line(container.reason, 300) or why}", 400
+        )
+    return one_line(f"{container.name} exited {container.exit_code}: {why}", 400)
+
+
+def _parsed(cause: object) -> object:
+    if isinstance(cause, Mapping):
+        return cause
+    if not isinstance(cause, str) or len(cause) > MAX_PARSED or not cause.lstrip().startswith("{"):
+        return None
+    try:
+        return json.loads(cause)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

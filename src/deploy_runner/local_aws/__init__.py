@@ -1,0 +1,1 @@
+"""AWS on one machine: moto's server, extended where moto lacks. Nothing but the CLI and the tests imports it."""
