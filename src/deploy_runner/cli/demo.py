@@ -166,7 +166,10 @@ class Demo:
                 spent = [p.seconds or 0 for p in execution.phases if p.name in group]
                 seconds.append(f"{sum(spent):.1f}" if spent else "–")
             build = sum(p.seconds or 0 for p in execution.phases if p.name == "BuildImage")
-            cost = deployment_cost(transitions=execution.transitions, build_seconds=build)
+            # A wait for the rollout is not a Lambda that runs: it answers, and events wake it for a moment.
+            functions = [p for p in execution.phases if p.name not in ("FindImage", "BuildImage", "ReadDigest")]
+            lambda_seconds = sum(min(p.seconds or 0, 5) for p in functions)
+            cost = deployment_cost(execution.transitions, build, len(functions), lambda_seconds)
             table.add_row(
                 title, execution.verdict, *seconds, f"{execution.seconds:.1f}",
                 str(execution.transitions), f"{cost:.4f}",

@@ -13,16 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print every problem, one a line; returns 2 if there is one."""
-    from deploy_runner.domain.apps import AppsFileInvalid, load_apps
+    from deploy_runner.domain.apps import load_file
+    from deploy_runner.domain.errors import AllowlistInvalid
 
     try:
-        apps = load_apps(arguments.file.read_text())
-    except FileNotFoundError:
-        print(f"deploy-runner: there is no {arguments.file}; name the file, or cd to its folder", file=sys.stderr)
+        allowlist = load_file(arguments.file)
+    except AllowlistInvalid as invalid:
+        print(f"deploy-runner: {invalid}", file=sys.stderr)
         return 2
-    except AppsFileInvalid as invalid:
-        for problem in invalid.problems:
-            print(f"{arguments.file}: {problem}", file=sys.stderr)
-        return 2
-    print(f"{arguments.file}: {len(apps.apps)} apps, no problem")
+    print(f"{arguments.file}: {len(allowlist.apps)} apps, no problem")
     return 0

@@ -46,7 +46,8 @@ def outcome_of(failure: object, timeouts: Mapping[str, Any] | None = None, log_l
     if not isinstance(failure, Mapping):
         return Outcome(FAILED, "Unknown", "The state machine gave no failure that can be read.")
     state, error = _text(failure.get("state")), _text(failure.get("error")) or "Unknown"
-    return Outcome(verdict_of(error), _name(state, error), _cause(state, error, failure, timeouts or {}, log_line))
+    cause = _cause(state, error, failure, timeouts or {}, log_line)
+    return Outcome(verdict_of(error), one_line(error, 100), cause)
 
 
 def verdict_of(error: str) -> str:
@@ -83,15 +84,6 @@ def failed_container(failure: object) -> FailedContainer | None:
     )
 
 
-def _name(state: str, error: str) -> str:
-    named = {
-        ("BuildImage", "States.TaskFailed"): "BuildFailed",
-        ("BuildImage", "States.Timeout"): "BuildTimedOut",
-        ("WaitForStable", "States.Timeout"): "RolloutTimedOut",
-    }
-    return named.get((state, error), one_line(error, 100))
-
-
 def _cause(state: str, error: str, failure: Mapping[Any, Any], timeouts: Mapping[str, Any], log_line: str) -> str:
     if error in TIMEOUTS:
         what, seconds = {
@@ -123,7 +115,7 @@ def _container_cause(container: FailedContainer, log_line: str) -> str:
         return one_line(
             f"{container.name or 'the runner task'} did not run: {one_line(container.reason, 300) or why}", 400
         )
-    return one_line(f"{container.name} exited {container.exit_code}: {why}", 400)
+    return one_line(f"{container.name or 'the runner task'}: exit {container.exit_code}: {why}", 400)
 
 
 def _parsed(cause: object) -> object:

@@ -57,7 +57,7 @@ def parse_request(given: object) -> Request:
     app = _text(given, "app", MAX_NAME, problems)
     environment = _text(given, "environment", MAX_NAME, problems)
     ref = _text(given, "ref", MAX_REF, problems, why_not_a_ref)
-    requested_by = _text(given, "requested_by", MAX_REQUESTED_BY, problems) if given.get("requested_by") else None
+    requested_by = _text(given, "requested_by", MAX_REQUESTED_BY, problems) if given.get("requested_by") not in (None, "") else None
     source = _source(given["source"], problems) if given.get("source") is not None else None
     if problems:
         more = f" (and {len(problems) - MAX_PROBLEMS} more)" if len(problems) > MAX_PROBLEMS else ""
@@ -96,7 +96,8 @@ def _check_keys(
     problems.extend(f"{place}{key} is missing" for key in required if key not in given)
     for key in given:
         if key not in known:
-            close = difflib.get_close_matches(str(key)[:80], known, 1)
+            # A huge input may have ten thousands of them; only the first are shown.
+            close = difflib.get_close_matches(str(key)[:80], known, 1) if len(problems) < MAX_PROBLEMS else []
             hint = f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})"
             problems.append(f"{place}{show(key)} is not a known key{hint}")
 
