@@ -3,7 +3,6 @@
 A message is one line: the rule, the value that broke it, the remedy. Values may be hostile, so they are shown escaped
 and cut. This module runs on Python 3.11 too: the clone container shares it.
 """
-# ruff: noqa: N818 - people read these names in the execution history, where "RolloutFailed" says it all
 
 import reprlib
 

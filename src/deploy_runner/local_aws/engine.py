@@ -1,12 +1,28 @@
-"""A Docker-compatible container engine: Docker where it runs, else Podman's service."""
+"""A Docker-compatible container engine: Docker where it runs, else Podman's service, started for us alone."""
 
+import contextlib
+import ctypes
+import json
 import os
+import shutil
+import signal
 import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import docker
+from docker.errors import DockerException
+
+from deploy_runner.domain.errors import DeployRunnerError
+
+LABEL = "deploy-runner.local"
+
+
+class NoContainerEngine(DeployRunnerError):
+    """There is nothing here that runs containers."""
 
 
 @dataclass
@@ -16,20 +32,73 @@ class Engine:
     client: docker.DockerClient
     network: str
     host_from_container: str  # the host's address, as containers reach it
-    label: str  # every container of this instance carries it
-    service: subprocess.Popen[bytes] | None = None
+    gateway: str | None  # the address on the bridge where we listen for containers; None: loopback is enough
+    label: str  # `key=value`; every container of this instance carries it
+    addresses_reachable: bool  # whether the host reaches containers by their addresses
+    mirrors_public_ecr: bool  # whether images of public.ecr.aws come from our registry
+    version: str
+    socket: Path | None = None  # of the service that we started
+    folder: Path | None = None  # of that service: images and what it has mounted
+    _service: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    def clean(self) -> None:
+        """Remove this instance's containers and its network, as far as there are any."""
+        for container in self.client.containers.list(all=True, filters={"label": self.label}, ignore_removed=True):
+            with contextlib.suppress(DockerException):
+                container.remove(force=True, v=True)
+        for network in self.client.networks.list(names=[self.network]):
+            with contextlib.suppress(DockerException):
+                network.remove()
 
     def stop(self) -> None:
         """Remove our containers and our network, and end the service if we started it."""
-        for container in self.client.containers.list(all=True, filters={"label": self.label}):
-            container.remove(force=True, v=True)
-        self.client.networks.get(self.network).remove()
-        self.client.close()
-        if self.service:
-            self.service.terminate()
-            self.service.wait(10)
+        try:
+            self.clean()
+            self.client.close()
+        finally:
+            if self._service:
+                end(self._service)
+            if self.folder:
+                unmount_below(self.folder)
 
 
+def unmount_below(folder: Path) -> None:
+    """Unmount what Podman leaves mounted in its folder when it ends, or is ended."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if Path(mount).is_relative_to(folder):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+
+
+def end(process: "subprocess.Popen[bytes]", seconds: float = 10) -> None:
+    """End a process that we started: ask first, then insist."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def spawn(command: list[str], *, log: Path, env: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    """Start a process that does not outlive us, even if we are killed.
+
+    To be called from the main thread: Linux sends the signal when the thread that started the process ends.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def die_with_parent() -> None:
+        if libc:
+            libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
+
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent, start_new_session=True,
+        )  # fmt: skip
+
+
+# No kernel setting is touched that an unprivileged container host may not touch; limits are the host's own.
 CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=2048:2048"]
@@ -51,26 +120,108 @@ insecure = true
 """
 
 
-def start_engine(state_dir: Path, cache_dir: Path, registry: str, name: str) -> Engine:
-    """Start Podman's service on a socket of our own, with a network called `name`."""
-    state_dir.mkdir(parents=True, exist_ok=True)
+def start_engine(state_dir: Path, images_dir: Path, port: int) -> Engine:
+    """Find Docker, or start Podman's service, and make the instance's network.
+
+    `state_dir` is emptied at each start, `images_dir` keeps images and the build cache between starts. Raises
+    NoContainerEngine.
+    """
+    name = f"deploy-runner-{port}"
+    found = _docker()
+    if found is None and shutil.which("podman"):
+        return _podman(state_dir, images_dir, port, name)
+    if found is None:
+        remedy = (
+            "Start Docker Desktop" if sys.platform == "darwin"
+            else "Start Docker, or as root: apt-get install podman runc netavark aardvark-dns"
+        )  # fmt: skip
+        raise NoContainerEngine("Containers need Docker or Podman", "neither answers here", remedy)
+    client, version = found
+    desktop = sys.platform != "linux" or "Docker Desktop" in client.info().get("OperatingSystem", "")
+    engine = Engine(
+        client, name, "host.docker.internal", None, f"{LABEL}={name}", not desktop, False, f"Docker {version}"
+    )
+    engine.clean()
+    network = client.networks.create(name, driver="bridge", labels={LABEL: name})
+    if not desktop:
+        network.reload()
+        engine.gateway = engine.host_from_container = network.attrs["IPAM"]["Config"][0]["Gateway"]
+    return engine
+
+
+def _docker() -> tuple[docker.DockerClient, str] | None:
+    """Return a client of the engine that the `docker` command of this user talks to, or None."""
+    environment = dict(os.environ)
+    if "DOCKER_HOST" not in environment:
+        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):  # Docker Desktop's own socket
+            said = subprocess.run(["docker", "context", "inspect"], capture_output=True, timeout=10, check=True).stdout
+            environment["DOCKER_HOST"] = json.loads(said)[0]["Endpoints"]["docker"]["Host"]
+    try:
+        client = docker.from_env(environment=environment, timeout=60)
+        version: dict[str, Any] = client.version()
+    except DockerException:
+        return None
+    return client, str(version["Version"])
+
+
+def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
     (state_dir / "containers.conf").write_text(CONTAINERS_CONF)
-    (state_dir / "registries.conf").write_text(REGISTRIES_CONF.format(registry=registry))
+    (state_dir / "registries.conf").write_text(REGISTRIES_CONF.format(registry=f"127.0.0.1:{port + 2}"))
     env = os.environ | {
         "CONTAINERS_CONF": str(state_dir / "containers.conf"),
         "CONTAINERS_REGISTRIES_CONF": str(state_dir / "registries.conf"),
     }
     socket = state_dir / "podman.sock"
-    folders = ["--root", str(cache_dir / "containers"), "--runroot", str(state_dir / "runroot")]
-    folders += ["--network-config-dir", str(state_dir / "networks")]
-    service = subprocess.Popen(
-        ["podman", *folders, "system", "service", "--time=0", f"unix://{socket}"],
-        env=env, stdout=subprocess.DEVNULL, stderr=(state_dir / "podman.log").open("wb"),
-    )  # fmt: skip
-    deadline = time.monotonic() + 15
-    while not socket.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    client = docker.DockerClient(base_url=f"unix://{socket}")
-    network = client.networks.create(name, driver="bridge", labels={"deploy-runner.local": name})
-    gateway = network.attrs["IPAM"]["Config"][0]["Gateway"]
-    return Engine(client, name, gateway, f"deploy-runner.local={name}", service)
+    # The runroot holds what must be known to clean up after a crash, so it is beside the images, not in state_dir.
+    folders = ["--root", str(images_dir / "root"), "--runroot", str(images_dir / "run")]
+    folders += ["--tmpdir", str(images_dir / "tmp"), "--network-config-dir", str(images_dir / "networks")]
+    images_dir.mkdir(parents=True, exist_ok=True)
+    command = ["podman", *folders, "system", "service", "--time=0", f"unix://{socket}"]
+    log = state_dir / "podman.log"
+    service = spawn(command, log=log, env=env)
+    try:
+        client = _connect(socket, service, log)
+        version = client.version()["Version"]
+        # Instances run side by side, so each has a subnet by its port: Podman knows only its own folder's networks.
+        subnet = f"10.{64 + (port >> 8) % 128}.{port & 255}"
+        engine = Engine(
+            client=client,
+            network=name,
+            host_from_container=f"{subnet}.1",
+            gateway=f"{subnet}.1",
+            label=f"{LABEL}={name}",
+            addresses_reachable=True,
+            mirrors_public_ecr=True,
+            version=f"Podman {version}",
+            socket=socket,
+            folder=images_dir,
+            _service=service,
+        )
+        engine.clean()
+        pool = docker.types.IPAMPool(subnet=f"{subnet}.0/24", gateway=f"{subnet}.1")
+        ipam = docker.types.IPAMConfig(pool_configs=[pool])
+        client.networks.create(name, driver="bridge", labels={LABEL: name}, ipam=ipam)
+    except BaseException:
+        end(service)
+        raise
+    return engine
+
+
+def _connect(socket: Path, service: "subprocess.Popen[bytes]", log: Path) -> docker.DockerClient:
+    """Return a client as soon as the service answers."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return docker.DockerClient(base_url=f"unix://{socket}", timeout=120)
+        except (DockerException, OSError) as error:
+            if service.poll() is not None or time.monotonic() > deadline:
+                said = log.read_text(errors="replace").strip().splitlines()
+                remedy = "Run `podman info` to see more; on Debian: apt-get install podman runc netavark aardvark-dns"
+                value = said[-1] if said else "no answer"
+                raise NoContainerEngine("Podman's service must start", value, remedy) from error
+            time.sleep(0.03)
+
+
+def docker_answers() -> bool:
+    """Tell whether Docker runs here, so that images come from public registries."""
+    return _docker() is not None

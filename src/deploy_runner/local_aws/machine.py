@@ -1,16 +1,20 @@
 """What every part of local AWS shares: where things listen, the container engine, and what must be ended at the end."""
 
 import contextlib
+import logging
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploy_runner.local_aws.engine import Engine
 
 ACCOUNT_ID = "123456789012"
 REGION = "us-east-1"
+_IP_FREEBIND = 15  # linux/in.h; Python's socket module has no name for it
 
 
 @dataclass
@@ -22,6 +26,9 @@ class Machine:
     engine: "Engine"
     account_id: str = ACCOUNT_ID
     region: str = REGION
+    service_urls: dict[tuple[str, str], str] = field(default_factory=dict)  # (cluster, service) -> loopback URL
+    registry_backend_port: int = 0  # of the registry behind ECR's front
+    exports: dict[str, str] = field(default_factory=dict)  # what `deploy-runner local env` prints
     _on_stop: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     @property
@@ -40,16 +47,49 @@ class Machine:
         return f"http://127.0.0.1:{self.github_port}"
 
     @property
+    def registry_port(self) -> int:
+        """Where the image registry listens."""
+        return self.port + 2
+
+    @property
     def registry(self) -> str:
         """Host and port of the image registry that ECR hands out."""
-        return f"127.0.0.1:{self.port + 2}"
+        return f"127.0.0.1:{self.registry_port}"
 
     def for_container(self, text: str) -> str:
         """Rewrite loopback URLs of this machine in `text` to the address under which containers reach the host."""
-        for port in (self.port, self.github_port, self.port + 2):
+        for port in (self.port, self.github_port, self.registry_port):
             for host in ("127.0.0.1", "localhost"):
                 text = text.replace(f"{host}:{port}", f"{self.engine.host_from_container}:{port}")
         return text
+
+    def serve(self, app: Any, port: int, what: str) -> None:
+        """Serve a WSGI application on loopback, and where our containers, and nobody else, reach it."""
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Handler(WSGIRequestHandler):
+            """Says nothing of each request: clients say what went wrong, and some try TLS first on purpose."""
+
+            def log(self, type: str, message: str, *args: Any) -> None:
+                logging.getLogger("deploy_runner.local_aws.http").debug(message, *args)
+
+        addresses = ["127.0.0.1"]
+        if self.engine.gateway:
+            addresses.append(self.engine.gateway)
+        for address in addresses:
+            listener = socket.socket()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address != "127.0.0.1":
+                # The bridge has its address only while a container runs.
+                listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            listener.bind((address, port))
+            listener.listen(128)
+            server = make_server(address, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
+            listener.close()
+            server.daemon_threads = True  # type: ignore[attr-defined]  # a request that hangs does not keep us up
+            thread = threading.Thread(target=server.serve_forever, args=(0.1,), name=f"{what} {address}", daemon=True)
+            thread.start()
+            self.on_stop(what, server.shutdown)
 
     def on_stop(self, what: str, action: Callable[[], None]) -> None:
         """Have `action` called when local AWS ends; the last registered is the first called."""
@@ -58,6 +98,7 @@ class Machine:
     def stop(self) -> None:
         """End everything that was started, last first; one failing part does not keep the others running."""
         while self._on_stop:
-            _, action = self._on_stop.pop()
+            what, action = self._on_stop.pop()
             with contextlib.suppress(Exception):
                 action()
+            logging.getLogger(__name__).info("stopped: %s", what)

@@ -1,35 +1,110 @@
-"""Starts local AWS: moto's server with our extensions installed, one module a service."""
+"""Starts local AWS: moto's server with our extensions installed, one module a service; and ends it, leaving nothing."""
 
+import contextlib
+import fcntl
 import importlib
-import threading
+import json
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from moto.core.config import default_user_config
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
 
+from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.engine import start_engine
 from deploy_runner.local_aws.machine import Machine
 
 # In this order; each module has `install(machine: Machine) -> None`.
-EXTENSIONS = ["registry", "ecr", "logs", "iam", "s3", "events", "awslambda", "stepfunctions", "ecs", "cloudformation", "github"]
+EXTENSIONS = ["registry", "ecr", "iam", "s3", "events", "awslambda", "stepfunctions", "ecs", "cloudformation", "github"]
 
 
-def start(port: int, state_dir: Path, cache_dir: Path) -> Machine:
-    """Start everything, and return when AWS answers on `port` of loopback."""
+class PortTaken(DeployRunnerError):
+    """Something listens where we would."""
+
+
+def start(port: int, state_dir: Path) -> Machine:
+    """Start everything, and return when AWS answers on `port` of loopback.
+
+    `state_dir` is this instance's alone: what an earlier one left there is taken down first, also if it was killed.
+    Raises PortTaken, NoContainerEngine.
+    """
+    lock = _own(state_dir, port)
+    os.environ.setdefault("MOTO_S3_CUSTOM_ENDPOINTS", f"http://127.0.0.1:{port}")
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     default_user_config["lambda"] = {"use_docker": False}
-    engine = start_engine(state_dir, cache_dir, f"127.0.0.1:{port + 2}", f"deploy-runner-{port}")
-    machine = Machine(port=port, state_dir=state_dir, engine=engine)
+    engine = start_engine(state_dir / "run", state_dir / "engine", port)
+    machine = Machine(port=port, state_dir=state_dir / "run", engine=engine)
+    machine.on_stop("lock", lock.close)
     machine.on_stop("container engine", engine.stop)
-    for name in EXTENSIONS:
-        try:
-            module = importlib.import_module(f"deploy_runner.local_aws.{name}")
-        except ModuleNotFoundError:
-            continue
-        module.install(machine)
-    server = make_server("127.0.0.1", port, DomainDispatcherApplication(create_backend_app), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, name="aws", daemon=True)
-    thread.start()
-    machine.on_stop("AWS", server.shutdown)
+    machine.exports |= {
+        "AWS_ENDPOINT_URL": machine.endpoint,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": machine.region,
+        "AWS_REGION": machine.region,
+        "LAMBDA_ARCHITECTURE": "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64",
+        "SAM_CLI_TELEMETRY": "0",
+        "SAM_CLI_POLL_DELAY": "0.2",  # seconds; AWS would throttle this, we do not
+    }
+    if engine.socket:
+        machine.exports["DOCKER_HOST"] = f"unix://{engine.socket}"
+    try:
+        for name in EXTENSIONS:
+            with contextlib.suppress(ModuleNotFoundError, AttributeError):
+                importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
+        aws = DomainDispatcherApplication(create_backend_app)
+        machine.serve(_with_our_pages(aws, machine), port, "AWS")
+    except BaseException:
+        machine.stop()
+        raise
     return machine
+
+
+def _own(state_dir: Path, port: int) -> Any:
+    """Return the lock on `state_dir`, with an empty folder `run` in it. Raises PortTaken."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    lock = (state_dir / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        remedy = "Use it as it is, end it, or start another one with --port"
+        raise PortTaken("Only one local AWS can be on a port", f"{port} has one", remedy) from error
+    for needed, what in ((port, "AWS"), (port + 1, "GitHub"), (port + 2, "the image registry")):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", needed))
+            except OSError as error:
+                lock.close()
+                remedy = f"End what listens on {needed} of 127.0.0.1, or choose another port with --port"
+                raise PortTaken(f"{what} needs the port {needed}", str(error.strerror), remedy) from error
+    shutil.rmtree(state_dir / "run", ignore_errors=True)
+    (state_dir / "run").mkdir()
+    return lock
+
+
+def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Callable[..., Iterable[bytes]]:
+    """Answer under `/_local/` what `deploy-runner local` asks; all else is AWS."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if not path.startswith("/_local/"):
+            return aws(environ, start_response)
+        pages: dict[str, Callable[[], Any]] = {
+            "/_local/health": lambda: {"status": "ok"},
+            "/_local/env": lambda: machine.exports,
+            "/_local/services": lambda: [
+                {"cluster": cluster, "service": service, "url": url}
+                for (cluster, service), url in sorted(machine.service_urls.items())
+            ],
+        }
+        page = pages.get(path)
+        start_response("200 OK" if page else "404 Not Found", [("Content-Type", "application/json")])
+        return [json.dumps(page() if page else {"message": "There is no such page"}).encode()]
+
+    return answer

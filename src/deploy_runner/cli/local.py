@@ -1,0 +1,134 @@
+"""`deploy-runner local`: AWS on one machine."""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+
+from deploy_runner.domain.errors import DeployRunnerError
+
+DEFAULT_PORT = 4566
+
+
+class NotRunning(DeployRunnerError):
+    """No local AWS answers."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `deploy-runner local` takes."""
+    verbs = parser.add_subparsers(dest="local_verb", metavar="VERB", required=True)
+
+    def verb(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        sub.set_defaults(run=run)
+        return sub
+
+    with_port = [
+        verb("up", up, "start AWS, GitHub and a registry in the foreground; Ctrl-C takes all down"),
+        verb("env", env, 'print the exports for a shell: eval "$(deploy-runner local env)"'),
+        verb("services", services, "print the loopback URL of each ECS service"),
+        verb("demo", demo, "deploy a sample app four ways, from nothing"),
+    ]
+    for sub in with_port:
+        help_text = "AWS; GitHub is one above, the registry two (default: %(default)s)"
+        sub.add_argument("--port", type=_port, default=DEFAULT_PORT, help=help_text)
+    with_port[1].add_argument("--format", choices=("shell", "json"), default="shell", help="default: %(default)s")
+    with_port[2].add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")
+    verb("images", images, "make the base images ahead of time (`up` does it where needed)")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1024 <= int(text) <= 65533):
+        raise argparse.ArgumentTypeError(f"a port is a number from 1024 to 65533, and not {text!r}")
+    return int(text)
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """Run local AWS until SIGINT or SIGTERM."""
+    over = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: over.set())
+    from deploy_runner.local_aws.base_images import cache_dir
+    from deploy_runner.local_aws.server import start
+
+    port = arguments.port
+    machine = start(port, cache_dir() / f"local-{port}")
+    try:
+        if not over.is_set():
+            flag = "" if port == DEFAULT_PORT else f" --port {port}"
+            print(
+                f"AWS on this machine is up.\n\n"
+                f"  AWS         {machine.endpoint}  (account {machine.account_id}, {machine.region})\n"
+                f"  GitHub      {machine.github_url}  (API at /api/v3)\n"
+                f"  registry    {machine.registry}  (what ECR hands out)\n"
+                f"  containers  {machine.engine.version}, network {machine.engine.network}\n"
+                f"  its files   {machine.state_dir}\n\n"
+                f'  eval "$(deploy-runner local env{flag})"     in another shell, then sam, aws and git talk to it\n'
+                f"  deploy-runner local services{flag}          where each service answers\n\n"
+                f"Ctrl-C takes everything down.",
+                flush=True,
+            )
+        over.wait()
+        print("Taking everything down.", flush=True)
+    finally:
+        machine.stop()
+    return 0
+
+
+def env(arguments: argparse.Namespace) -> int:
+    """Print what points sam, aws, git and boto3 at the running local AWS."""
+    exports = _ask(arguments.port, "env")
+    if arguments.format == "json":
+        print(json.dumps(exports, indent=2))
+    else:
+        for name, value in exports.items():
+            print(f"export {name}={shlex.quote(value)}")
+    return 0
+
+
+def services(arguments: argparse.Namespace) -> int:
+    """Print where each ECS service answers on loopback."""
+    found = _ask(arguments.port, "services")
+    if arguments.format == "json":
+        print(json.dumps(found, indent=2))
+    elif not found:
+        print("There is no service with a port yet. See examples/app-service.yaml.")
+    else:
+        width = max(len(f"{s['cluster']}/{s['service']}") for s in found)
+        for service in found:
+            print(f"{service['cluster'] + '/' + service['service']:<{width}}  {service['url']}")
+    return 0
+
+
+def images(arguments: argparse.Namespace) -> int:
+    """Make the base images, unless they are there or Docker pulls them."""
+    from deploy_runner.local_aws.base_images import base_images_dir, cache_dir
+    from deploy_runner.local_aws.engine import docker_answers
+
+    if not docker_answers():
+        if not (cache_dir() / "base-images-1" / ".complete").exists():
+            print("making the base images from Debian's packages (once, about half a minute)", file=sys.stderr)
+        base_images_dir()
+    return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Run the demo."""
+    from deploy_runner.cli import demo as module
+
+    return module.run(arguments)
+
+
+def _ask(port: int, page: str) -> Any:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_local/{page}", timeout=10) as response:
+            return json.loads(response.read())
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        flag = "" if port == DEFAULT_PORT else f" --port {port}"
+        remedy = f"Start it in another shell: deploy-runner local up{flag}"
+        raise NotRunning("Local AWS must be running", f"nothing of ours on port {port}", remedy) from error

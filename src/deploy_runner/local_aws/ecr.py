@@ -1,0 +1,156 @@
+"""ECR that hands out the local registry: what is pushed there is in ECR, and what ECR refuses is refused there.
+
+moto keeps ECR's images as records of their own. A small front before the registry makes them one: repositories must
+exist, tags may be immutable, and each manifest that is pushed, and no other, is an image of moto's.
+"""
+
+import hashlib
+import http.client
+import json
+import re
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from moto.ecr import models, responses
+from moto.ecr.models import ECRBackend, Repository, ecr_backends
+from werkzeug.wrappers import Request, Response
+
+from deploy_runner.local_aws.machine import Machine
+
+_PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs|tags)/(?P<reference>[^/]+(/[^/]*)?)")
+_MIRROR = "public.ecr.aws/"
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "server", "date"}
+
+
+def install(machine: Machine) -> None:
+    """Point ECR at the registry, and the registry's clients at ECR's rules."""
+    _patch_uris(machine)
+    front = RegistryFront(ecr_backends[machine.account_id][machine.region], machine.registry_backend_port)
+    machine.serve(front, machine.registry_port, "ECR's registry")
+
+
+def _patch_uris(machine: Machine) -> None:
+    """A repository's URI is that of the registry that takes its images, and so is the token's endpoint.
+
+    In AWS: `ACCOUNT.dkr.ecr.REGION.amazonaws.com`, over TLS; a token lives 12 hours (API_GetAuthorizationToken).
+    """
+    original = models.Repository.__init__
+
+    def init(self: Repository, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.uri = f"{machine.registry}/{self.name}"
+
+    token = responses.ECRResponse.get_authorization_token
+
+    def get_authorization_token(self: Any) -> Any:
+        answer = token(self)
+        for data in answer.result["authorizationData"]:
+            data["proxyEndpoint"] = f"http://{machine.registry}"
+            data["expiresAt"] = datetime.now(UTC) + timedelta(hours=12)
+        return answer
+
+    models.Repository.__init__ = init
+    responses.ECRResponse.get_authorization_token = get_authorization_token
+
+
+class RegistryFront:
+    """A WSGI application before the registry that holds pushes and pulls to ECR's rules."""
+
+    def __init__(self, ecr: ECRBackend, port: int) -> None:
+        self.ecr, self.port = ecr, port
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request of a registry client."""
+        request = Request(environ)
+        response: Response = self._refusal(request) or self._forward(request)
+        return response(environ, start_response)
+
+    def _refusal(self, request: Request) -> Response | None:
+        """Return ECR's answer where it is another than the registry's.
+
+        Source of the wording: ECR User Guide, "Troubleshooting errors with Docker commands when using Amazon ECR".
+        """
+        found = _PATH.fullmatch(request.path)
+        if not found:
+            return None
+        name, kind, reference = found["name"], found["kind"], found["reference"]
+        reading = request.method in ("GET", "HEAD")
+        if name.startswith(_MIRROR):
+            return None if reading else _error(403, "DENIED", "the mirror of public images takes no pushes")
+        repository = self.ecr.repositories.get(name)
+        if repository is None:
+            message = (
+                f"The repository with name '{name}' does not exist in the registry with id '{self.ecr.account_id}'"
+            )
+            return _error(404, "NAME_UNKNOWN", message)
+        if kind != "manifests":
+            return None
+        known = [i for i in repository.images if reference in i.image_tags or reference == i.get_image_digest()]
+        if reading and not known:
+            return _error(404, "MANIFEST_UNKNOWN", "Requested image not found")
+        if request.method == "PUT" and known and repository.is_tag_immutable(reference):
+            digest = _digest(request.get_data())
+            if all(digest != image.get_image_digest() for image in known):
+                message = (
+                    f"The image tag '{reference}' already exists in the '{name}' repository and cannot be overwritten "
+                    "because the repository is immutable."
+                )
+                return _error(400, "TAG_INVALID", message)
+        return None
+
+    def _forward(self, request: Request) -> Response:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
+        pushing = request.method == "PUT" and (found := _PATH.fullmatch(request.path)) and found["kind"] == "manifests"
+        body: Any = request.get_data() if pushing else request.stream
+        query = f"?{request.query_string.decode()}" if request.query_string else ""
+        path = urllib.parse.quote(request.path, safe="/:@+~") + query
+        has_body = request.method in ("PUT", "PATCH", "POST")
+        chunked = has_body and "Content-Length" not in request.headers and not pushing
+        if chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        connection.request(request.method, path, body if has_body else None, headers, encode_chunked=chunked)
+        answer = connection.getresponse()
+        if pushing and answer.status == 201 and found:
+            self._remember(found["name"], found["reference"], body, request.content_type or "", answer)
+        kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _HOP_BY_HOP]
+        return Response(_chunks(connection, answer), answer.status, kept, direct_passthrough=True)
+
+    def _remember(
+        self, name: str, reference: str, manifest: bytes, media_type: str, answer: http.client.HTTPResponse
+    ) -> None:
+        """Make the manifest an image of moto's; a tag moves from the image that had it."""
+        repository = self.ecr.repositories[name]
+        digest = answer.getheader("Docker-Content-Digest") or ""
+        tag = None if reference.startswith("sha256:") else reference
+        image = next((i for i in repository.images if i.get_image_digest() == digest), None)
+        if image is None:
+            image = models.Image(self.ecr.account_id, tag, manifest.decode(), name, media_type, digest)
+            repository.images.append(image)
+        for other in repository.images:
+            if tag and other is not image and tag in other.image_tags:
+                other.remove_tag(tag)
+                if not other.image_tags:
+                    other.image_tag = None
+        if tag:
+            image.update_tag(tag)
+
+
+def _digest(manifest: bytes) -> str:
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+def _chunks(connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    try:
+        while chunk := answer.read(1 << 20):
+            yield chunk
+    finally:
+        connection.close()
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    """Return an error as the registry API words it: distribution specification, "Error Codes"."""
+    body = json.dumps({"errors": [{"code": code, "message": message}]})
+    return Response(body, status, content_type="application/json")
