@@ -63,7 +63,8 @@ class Api:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment or "@" in url:
-            raise GitHubRefused("The address of GitHub's API must be a plain URL", url, "Set it as in https://api.github.com")  # fmt: skip
+            rule = "The address of GitHub's API must be a plain URL"
+            raise GitHubRefused(rule, url, "Set it as in https://api.github.com")
         self.url = url.rstrip("/")
         self._sleep, self._clock = sleep, clock
         self._opener = urllib.request.build_opener(_SameHost())
@@ -122,7 +123,8 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             undone = isinstance(reason, ConnectionRefusedError)
-            raise _Transient(f"it did not: {one_line(f'{type(reason).__name__} {reason}', 120)}", undone=undone) from None  # fmt: skip
+            why = one_line(f"{type(reason).__name__} {reason}", 120)
+            raise _Transient(f"it did not: {why}", undone=undone) from None
         if len(text) > MAX_BYTES:
             raise GitHubRefused(f"GitHub must answer {method} {path} in at most {MAX_BYTES} bytes")
         try:
