@@ -1,0 +1,28 @@
+"""Local AWS without containers, for tests that need none: up in a moment, and only with the named extensions."""
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+from moto.core.config import default_user_config
+from moto.server import DomainDispatcherApplication, create_backend_app
+
+from deploy_runner.local_aws.machine import Machine
+
+
+def start(port: int, state_dir: Path, *extensions: str) -> Machine:
+    default_user_config["stepfunctions"] = {"execute_state_machine": True}
+    default_user_config["lambda"] = {"use_docker": False}
+    engine: Any = SimpleNamespace(gateway=None, host_from_container="127.0.0.1")
+    machine = Machine(port=port, state_dir=state_dir, engine=engine)
+    for name in extensions:
+        importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
+    machine.serve(DomainDispatcherApplication(create_backend_app), port, "AWS")
+    return machine
+
+
+def client(machine: Machine, service: str) -> Any:
+    session = boto3.Session("local", "local", region_name="us-east-1")
+    return session.client(service, endpoint_url=machine.endpoint)  # type: ignore[call-overload]
