@@ -57,7 +57,11 @@ def parse_request(given: object) -> Request:
     app = _text(given, "app", MAX_NAME, problems)
     environment = _text(given, "environment", MAX_NAME, problems)
     ref = _text(given, "ref", MAX_REF, problems, why_not_a_ref)
-    requested_by = _text(given, "requested_by", MAX_REQUESTED_BY, problems) if given.get("requested_by") not in (None, "") else None
+    requested_by = (
+        _text(given, "requested_by", MAX_REQUESTED_BY, problems)
+        if given.get("requested_by") not in (None, "")
+        else None
+    )
     source = _source(given["source"], problems) if given.get("source") is not None else None
     if problems:
         more = f" (and {len(problems) - MAX_PROBLEMS} more)" if len(problems) > MAX_PROBLEMS else ""

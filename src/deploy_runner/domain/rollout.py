@@ -105,6 +105,12 @@ class Failed:
     why: str
 
 
+def is_visible(rollout: Rollout, seen: Observed) -> bool:
+    """Return whether this reading knows our revision at all; right after an update it may not yet."""
+    known = [d.task_definition for d in seen.deployments] + [d.task_definition for d in seen.service_deployments]
+    return rollout.task_definition in known
+
+
 type Verdict = Pending | Succeeded | Failed
 
 _ROLLED_BACK = ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED")

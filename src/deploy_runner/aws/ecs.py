@@ -1,0 +1,282 @@
+"""What is asked of ECS in a target: registering and updating, each of which may be tried again, and reading a rollout.
+
+Nothing here sets a service's desired count, or anything else of a service but its task definition.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from deploy_runner.aws.clients import aws_errors, code_of
+from deploy_runner.aws.logs import last_line
+from deploy_runner.domain.errors import AwsUnavailable, TargetMisconfigured
+from deploy_runner.domain.redact import redacted
+from deploy_runner.domain.rollout import (
+    Deployment,
+    Observed,
+    Rollout,
+    ServiceDeployment,
+    StoppedTask,
+    is_visible,
+    stopped_task,
+)
+from deploy_runner.domain.task_definition import BASE_TAG, Tags, is_of, is_ours, new_revision, our_tags, tag_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+# The state machine ends within two hours, so a rollout of ours is never older; the third allows for clocks.
+OLDEST_ROLLOUT = timedelta(hours=3)
+MAX_NEWEST_READ = 10  # of one family, in search of what was registered a moment ago
+MAX_REVISIONS_READ = 100  # of one family, in search of one that we did not register
+MAX_STOPPED_READ = 100  # DescribeTasks takes no more
+
+type Described = tuple[dict[str, Any], Tags]
+
+
+# --- services ---------------------------------------------------------------------------------------------------------
+
+
+def describe_service(ecs: "ECSClient", cluster: str, name: str) -> dict[str, Any]:
+    """Return an active service that ECS itself deploys. Raises TargetMisconfigured for any other."""
+    place = f"{cluster}/{name}"
+    remedy = "Correct `cluster` and `services` in apps.yaml, or create the service with Terraform"
+    with aws_errors(f"The service {place} must be readable", f"{remedy}; see that the target's role may read it"):
+        found = ecs.describe_services(cluster=cluster, services=[name])
+    service = next((cast(dict[str, Any], s) for s in found["services"]), None)
+    if service is None or service.get("status") != "ACTIVE":
+        raise TargetMisconfigured(f"The service {place} must exist and be ACTIVE", _status(service), remedy)
+    # CODE_DEPLOY and EXTERNAL are deployed by others; UpdateService refuses a task definition for them.
+    controller = service.get("deploymentController", {}).get("type", "ECS")
+    if controller != "ECS":
+        rule = f"The service {place} must have the deployment controller ECS"
+        raise TargetMisconfigured(rule, controller, "Create it anew with deploymentController ECS, or leave it out")
+    return service
+
+
+def _status(service: Mapping[str, Any] | None) -> str:
+    return str(service.get("status")) if service else "MISSING"
+
+
+def check_services(ecs: "ECSClient", target: Mapping[str, Any]) -> None:
+    """Refuse a target with a service that is missing, or deployed by something else than ECS."""
+    for service in target["services"]:
+        describe_service(ecs, target["cluster"], service["name"])
+
+
+# --- register ---------------------------------------------------------------------------------------------------------
+
+
+def register_revision(
+    ecs: "ECSClient", deployment: Mapping[str, Any], service: Mapping[str, Any], digest: str
+) -> Rollout:
+    """Register the revision of one service for this deployment, unless that was done already; return its rollout.
+
+    `service` is an entry of the deployment's target: name and containers.
+    """
+    target = deployment["target"]
+    found = describe_service(ecs, target["cluster"], service["name"])
+    current = str(found["taskDefinition"])
+    ours = _registered(ecs, deployment, str(service["name"]), current)
+    if ours is None:
+        base, base_tags = _base(ecs, deployment, current)
+        family_base = base["taskDefinitionArn"] if target["task_definition_base"] == "family" else None
+        tags = our_tags(deployment, str(service["name"]), family_base)
+        image = f"{deployment['image']['repository_uri']}@{digest}"
+        revision = new_revision(base, base_tags, service["containers"], image, tags)
+        remedy = "Let the target's role register and tag task definitions, and pass the roles of this one"
+        with aws_errors(f"The target must take a new revision of {base.get('family')}", remedy):
+            ours = ecs.register_task_definition(**revision)["taskDefinition"]["taskDefinitionArn"]
+    previous = current if current != ours else _previous(found, ours)
+    return Rollout(str(service["name"]), str(found["serviceArn"]), str(target["cluster"]), ours, previous)
+
+
+def _previous(service: Mapping[str, Any], ours: str) -> str | None:
+    """Return what served before, where the update was made already."""
+    others = (d.get("taskDefinition") for d in service.get("deployments", []))
+    return next((other for other in others if other and other != ours), None)
+
+
+def _registered(ecs: "ECSClient", deployment: Mapping[str, Any], service: str, current: str) -> str | None:
+    """Return the revision that a first try of this deployment registered: it is newer than what the service runs."""
+    for arn in itertools.islice(_newest_first(ecs, _family(current)), MAX_NEWEST_READ):
+        if is_of(describe_definition(ecs, arn)[1], str(deployment["id"]), service):
+            return arn
+        if arn == current:
+            break
+    return None
+
+
+def _base(ecs: "ECSClient", deployment: Mapping[str, Any], current: str) -> Described:
+    """Return what is copied: the service's revision or, for `family`, the newest that someone else registered."""
+    if deployment["target"]["task_definition_base"] != "family":
+        return describe_definition(ecs, current)
+    base = None
+    for count, arn in enumerate(_newest_first(ecs, _family(current))):
+        # Ours names the newest foreign revision of its time. Only one that was registered at the same moment can lie
+        # between the two, so it is looked for nearby alone.
+        if base and (count >= MAX_NEWEST_READ or _number(arn) <= _number(base)):
+            return describe_definition(ecs, base)
+        definition, tags = describe_definition(ecs, arn)
+        if not is_ours(tags):
+            return definition, tags
+        base = base or tag_of(tags, BASE_TAG)
+        if count >= MAX_REVISIONS_READ:
+            break
+    if base:
+        return describe_definition(ecs, base)
+    rule = f"Among the newest {MAX_REVISIONS_READ} revisions of {_family(current)} one must be by its owners"
+    raise TargetMisconfigured(rule, None, "Register the family's task definition with Terraform")
+
+
+def _newest_first(ecs: "ECSClient", family: str) -> Iterator[str]:
+    token: dict[str, Any] = {}
+    while True:
+        with aws_errors(f"The revisions of {family} must be readable", "See that the target's role may list them"):
+            page = ecs.list_task_definitions(familyPrefix=family, sort="DESC", maxResults=20, **token)
+        yield from (arn for arn in page["taskDefinitionArns"] if _family(arn) == family)
+        if not page.get("nextToken"):
+            return
+        token = {"nextToken": page["nextToken"]}
+
+
+def describe_definition(ecs: "ECSClient", arn: str) -> Described:
+    """Return a task definition and its tags, which come beside it."""
+    remedy = "Update the service with Terraform to a revision that exists"
+    with aws_errors(f"The task definition {arn} must be readable", remedy):
+        found = ecs.describe_task_definition(taskDefinition=arn, include=["TAGS"])
+    return cast(dict[str, Any], found["taskDefinition"]), cast(Tags, found.get("tags", []))
+
+
+def _family(arn: str) -> str:
+    return arn.rpartition("/")[2].partition(":")[0]
+
+
+def _number(arn: str) -> int:
+    found = re.search(r":([0-9]+)$", arn)
+    return int(found.group(1)) if found else 0
+
+
+# --- update -----------------------------------------------------------------------------------------------------------
+
+
+def update_service(ecs: "ECSClient", rollout: Rollout) -> None:
+    """Start the rollout, unless a first try did: whatever became of it since is not undone by a second."""
+    seen = observe(ecs, rollout)
+    if is_visible(rollout, seen):
+        return
+    remedy = "Let the target's role update this service; its tag must name the environment"
+    with aws_errors(f"The service {rollout.cluster}/{rollout.service} must take the new revision", remedy):
+        ecs.update_service(cluster=rollout.cluster, service=rollout.service, taskDefinition=rollout.task_definition)
+
+
+# --- read -------------------------------------------------------------------------------------------------------------
+
+
+def observe(ecs: "ECSClient", rollout: Rollout, now: datetime | None = None) -> Observed:
+    """Return one reading of what a rollout is judged by; any part may be old or empty.
+
+    Raises AwsUnavailable where ECS does not answer, TargetMisconfigured where the target's role may not read.
+    """
+    remedy = "Let the target's role describe its services and their deployments and revisions"
+    with aws_errors(f"The rollout of {rollout.cluster}/{rollout.service} must be readable", remedy):
+        services = ecs.describe_services(cluster=rollout.cluster, services=[rollout.service])["services"]
+        listed = _list_service_deployments(ecs, rollout, (now or datetime.now(UTC)) - OLDEST_ROLLOUT)
+        definitions = _definitions(ecs, [str(d.get("targetServiceRevisionArn") or "") for d in listed])
+    service = cast(dict[str, Any], services[0]) if services else {}
+    breaker = service.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
+    return Observed(
+        service_status=service.get("status"),
+        desired=int(service.get("desiredCount", 0)),
+        deployments=tuple(_deployment(d) for d in service.get("deployments", [])),
+        service_deployments=tuple(
+            ServiceDeployment(
+                arn=str(d.get("serviceDeploymentArn", "")),
+                status=str(d.get("status", "")),
+                task_definition=definitions.get(str(d.get("targetServiceRevisionArn"))),
+                reason=str(d.get("statusReason") or ""),
+                created_at=d["createdAt"].timestamp() if d.get("createdAt") else 0.0,
+            )
+            for d in listed
+        ),
+        circuit_breaker=bool(breaker.get("enable")),
+    )
+
+
+def _list_service_deployments(ecs: "ECSClient", rollout: Rollout, after: datetime) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    token: dict[str, Any] = {}
+    while True:
+        try:
+            page = ecs.list_service_deployments(
+                cluster=rollout.cluster, service=rollout.service, createdAt={"after": after}, maxResults=100, **token
+            )
+        except Exception as error:
+            if code_of(error) == "ServiceNotFoundException":
+                return found
+            raise
+        found += cast(list[dict[str, Any]], page["serviceDeployments"])
+        if not page.get("nextToken"):
+            return found
+        token = {"nextToken": page["nextToken"]}
+
+
+def _definitions(ecs: "ECSClient", revisions: Sequence[str]) -> dict[str, str]:
+    """Return the task definition of each service revision; twenty are asked for at a time."""
+    wanted = sorted({revision for revision in revisions if revision})
+    found: dict[str, str] = {}
+    for start in range(0, len(wanted), 20):
+        answer = ecs.describe_service_revisions(serviceRevisionArns=wanted[start : start + 20])
+        for revision in answer.get("serviceRevisions", []):
+            found[str(revision.get("serviceRevisionArn"))] = str(revision.get("taskDefinition"))
+    return found
+
+
+def _deployment(d: Mapping[str, Any]) -> Deployment:
+    return Deployment(
+        status=str(d.get("status", "")),
+        task_definition=d.get("taskDefinition"),
+        rollout_state=d.get("rolloutState"),
+        desired=int(d.get("desiredCount", 0)),
+        running=int(d.get("runningCount", 0)),
+        failed=int(d.get("failedTasks", 0)),
+        reason=str(d.get("rolloutStateReason") or ""),
+    )
+
+
+def stopped_tasks(ecs: "ECSClient", rollout: Rollout) -> list[StoppedTask]:
+    """Return why tasks of the rollout's revision stopped, newest first; ECS shows them for about an hour."""
+    with aws_errors("The service's stopped tasks must be readable", "Let the target's role list and describe tasks"):
+        arns = ecs.list_tasks(
+            cluster=rollout.cluster, serviceName=rollout.service, desiredStatus="STOPPED", maxResults=MAX_STOPPED_READ
+        )["taskArns"]
+        tasks = ecs.describe_tasks(cluster=rollout.cluster, tasks=arns)["tasks"] if arns else []
+    ours = [cast(dict[str, Any], t) for t in tasks if t.get("taskDefinitionArn") == rollout.task_definition]
+    never = datetime.min.replace(tzinfo=UTC)
+    ours.sort(key=lambda task: task.get("stoppedAt") or task.get("createdAt") or never, reverse=True)
+    return [stopped_task(task) for task in ours]
+
+
+def last_words(ecs: "ECSClient", logs: "CloudWatchLogsClient", rollout: Rollout, stopped: Sequence[StoppedTask]) -> str:
+    """Return the last line that a stopped container logged, without values of its environment; empty if none is found.
+
+    What fails here costs the line alone: the verdict stands without it.
+    """
+    task = next((task for task in stopped if task.container and task.exit_code), None)
+    if task is None:
+        return ""
+    try:
+        definition, _ = describe_definition(ecs, rollout.task_definition)
+    except (AwsUnavailable, TargetMisconfigured):
+        return ""
+    named: dict[Any, dict[str, Any]] = {c.get("name"): c for c in definition.get("containerDefinitions", [])}
+    container = named.get(task.container, {})
+    options = container.get("logConfiguration", {}).get("options", {})
+    group, prefix = options.get("awslogs-group"), options.get("awslogs-stream-prefix")
+    if not group or not prefix:
+        return ""
+    line = last_line(logs, group, f"{prefix}/{task.container}/{task.task_id}")
+    return redacted(line, {e["name"]: e["value"] for e in container.get("environment", []) if e.get("name")})

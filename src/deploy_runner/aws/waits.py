@@ -1,0 +1,176 @@
+"""Executions that wait for their rollouts: their task tokens in DynamoDB, and answering them.
+
+A token is stored, then the rollout is read, then perhaps answered, so that no event can slip between. Events and
+handlers may come twice and at once: Step Functions takes only the first answer.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploy_runner.aws.clients import TargetClients, aws_errors, code_of
+from deploy_runner.aws.ecs import last_words, observe, stopped_tasks
+from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.domain.rollout import (
+    Failed,
+    Observed,
+    Pending,
+    Rollout,
+    Succeeded,
+    Verdict,
+    combine,
+    is_visible,
+    reason,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+# What is read right after an update or an event may be old by seconds.
+READ_AGAIN_AFTER = (0.2, 0.5, 1.0, 2.0, 3.0, 4.0)
+KEPT_AFTER_TIMEOUT = 24 * 3600
+# What Step Functions says of a token that was answered, timed out, or whose execution has ended:
+# docs.aws.amazon.com/step-functions/latest/apireference/API_SendTaskSuccess.html
+ANSWERED_ALREADY = ("TaskTimedOut", "TaskDoesNotExist", "InvalidToken")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One execution that waits: its token, and what it waits for. `target` has role_arn and region."""
+
+    task_token: str
+    execution_arn: str
+    deployment_id: str
+    target: Mapping[str, str]
+    rollouts: tuple[Rollout, ...]
+    timeout_seconds: int = 0
+
+    def to_json(self) -> str:
+        """Return all of it as JSON."""
+        rollouts = [asdict(rollout) for rollout in self.rollouts]
+        own = {"token": self.task_token, "execution": self.execution_arn, "deployment": self.deployment_id}
+        return json.dumps({**own, "target": dict(self.target), "rollouts": rollouts})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Wait":
+        """Read what to_json wrote."""
+        d = json.loads(text)
+        return cls(d["token"], d["execution"], d["deployment"], d["target"], tuple(Rollout(**r) for r in d["rollouts"]))
+
+
+class Waits:
+    """The waiting tokens in the deployments table: one item per service, so that an event of a service finds them."""
+
+    def __init__(self, dynamodb: "DynamoDBClient", table: str) -> None:
+        self._dynamodb, self._table = dynamodb, table
+
+    def store(self, wait: Wait) -> None:
+        """Keep a token under each of its services. A state that is tried again has a new token, in the same place."""
+        # Time to live deletes days late: it tidies up, and proves nothing.
+        expires = int(time.time()) + wait.timeout_seconds + KEPT_AFTER_TIMEOUT
+        for rollout in wait.rollouts:
+            item = {
+                **_key(rollout.service_arn, wait.execution_arn),
+                "task_token": {"S": wait.task_token},
+                "wait": {"S": wait.to_json()},
+                "expires_at": {"N": str(expires)},
+            }
+            with _table_errors(self._table):
+                self._dynamodb.put_item(TableName=self._table, Item=item)
+
+    def of_service(self, service_arn: str) -> list[Wait]:
+        """Return every token that waits for a service, by a strongly consistent read."""
+        with _table_errors(self._table):
+            pages = self._dynamodb.get_paginator("query").paginate(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk AND begins_with(sk, :token)",
+                ExpressionAttributeValues={":pk": {"S": f"ROLLOUT#{service_arn}"}, ":token": {"S": "TOKEN#"}},
+                ConsistentRead=True,
+            )
+            return [Wait.from_json(item["wait"]["S"]) for page in pages for item in page["Items"]]
+
+    def forget(self, wait: Wait) -> None:
+        """Delete a token, but not a newer one in its place."""
+        for rollout in wait.rollouts:
+            try:
+                with _table_errors(self._table):
+                    self._dynamodb.delete_item(
+                        TableName=self._table,
+                        Key=_key(rollout.service_arn, wait.execution_arn),
+                        ConditionExpression="attribute_not_exists(pk) OR task_token = :token",
+                        ExpressionAttributeValues={":token": {"S": wait.task_token}},
+                    )
+            except DeployRunnerError as error:
+                if code_of(error.__cause__ or error) != "ConditionalCheckFailedException":  # type: ignore[arg-type]
+                    raise
+
+
+def _key(service_arn: str, execution_arn: str) -> dict[str, Any]:
+    return {"pk": {"S": f"ROLLOUT#{service_arn}"}, "sk": {"S": f"TOKEN#{execution_arn}"}}
+
+
+def _table_errors(table: str) -> Any:
+    return aws_errors(f"The table {table} must be usable", "Deploy the stack again: its functions need their policies")
+
+
+def settle(
+    wait: Wait,
+    clients: TargetClients,
+    states: "SFNClient",
+    waits: Waits,
+    ended: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Verdict:
+    """Read the rollouts of a stored wait; if they have a verdict, answer its token and forget it. Return the verdict.
+
+    `ended` is the ARN of a service of which an event said that it ended. While ECS says otherwise, or does not know our
+    revision yet, what was read is old and is read again for some seconds.
+    """
+    for pause in (*READ_AGAIN_AFTER, None):
+        seen = [(rollout, observe(clients.ecs, rollout)) for rollout in wait.rollouts]
+        verdicts = [verdict(*pair) for pair in seen]
+        found = combine(verdicts)
+        if not isinstance(found, Pending) or pause is None or not _may_be_old(seen, verdicts, ended):
+            break
+        sleep(pause)
+    if not isinstance(found, Pending):
+        answer(states, wait.task_token, found, _cause(clients, seen, verdicts))
+        waits.forget(wait)
+    return found
+
+
+def _may_be_old(seen: Sequence[tuple[Rollout, Observed]], verdicts: Sequence[Verdict], ended: str | None) -> bool:
+    return any(
+        isinstance(found, Pending) and (rollout.service_arn == ended or not is_visible(rollout, observed))
+        for (rollout, observed), found in zip(seen, verdicts, strict=True)
+    )
+
+
+def _cause(clients: TargetClients, seen: Sequence[tuple[Rollout, Observed]], verdicts: Sequence[Verdict]) -> str:
+    for (rollout, observed), found in zip(seen, verdicts, strict=True):
+        if isinstance(found, Failed):
+            try:
+                stopped = stopped_tasks(clients.ecs, rollout)
+            except DeployRunnerError:  # the verdict stands without its reason
+                stopped = []
+            line = last_words(clients.ecs, clients.logs, rollout, stopped)
+            return reason(rollout, observed, found, stopped, line)
+    return ""
+
+
+def answer(states: "SFNClient", task_token: str, found: Verdict, cause: str) -> None:
+    """Answer a token with a verdict; one that was answered before, or waits no longer, is left at that."""
+    try:
+        with aws_errors("The function must be able to answer task tokens", "Deploy the stack again"):
+            if isinstance(found, Failed):
+                states.send_task_failure(taskToken=task_token, error=found.error.__name__, cause=cause)
+            elif isinstance(found, Succeeded):
+                output = {"verdict": "SUCCEEDED", **({"note": found.note} if found.note else {})}
+                states.send_task_success(taskToken=task_token, output=json.dumps(output))
+    except DeployRunnerError as error:
+        if not isinstance(error.__cause__, Exception) or code_of(error.__cause__) not in ANSWERED_ALREADY:
+            raise
