@@ -1,0 +1,11 @@
+"""Step Functions: moto's, with what it lacks. `interpreter` runs the language, `tasks` calls services, `api` is the API."""
+
+from deploy_runner.local_aws.machine import Machine
+from deploy_runner.local_aws.stepfunctions import api, interpreter, tasks
+
+
+def install(machine: Machine) -> None:
+    """Make moto's Step Functions of this process answer as AWS does."""
+    interpreter.install()
+    tasks.install(machine)
+    api.install()

@@ -5,8 +5,10 @@ without the patch still does otherwise, so that they fail once the patch is not 
 """
 
 import copy
+import datetime
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -47,6 +49,7 @@ def install() -> None:
     _installed = True
     # The history tells every failure; moto's log would print whole payloads besides.
     logging.getLogger("moto.stepfunctions.parser").setLevel(logging.CRITICAL)
+    _patch_json()
     _patch_jsonata()
     _patch_end_of_waits()
     _patch_attempts()
@@ -65,13 +68,35 @@ def ended(env: Environment) -> threading.Event:
     return event
 
 
-def failure(env: Environment, error: str, cause: str, details: EventDetails, event_type: HistoryEventType) -> FailureEventException:
+def failure(
+    env: Environment, error: str, cause: str, details: EventDetails, event_type: HistoryEventType
+) -> FailureEventException:
     """Build the exception by which a state fails with `error`."""
     try:
         name: ErrorName = StatesErrorName.from_name(error)
     except ValueError:
         name = ErrorName(error_name=error)
     return FailureEventException(FailureEvent(env=env, error_name=name, event_type=event_type, event_details=details))
+
+
+def compact_json(value: Any) -> str:
+    """Return JSON as AWS writes it: no blanks, no escapes that UTF-8 does not need, times in ISO 8601."""
+
+    def text(item: Any) -> str:
+        return item.isoformat() if isinstance(item, datetime.date) else str(item)
+
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=text)
+
+
+def _patch_json() -> None:
+    """The history has compact JSON in UTF-8; moto's has blanks and escapes."""
+
+    def to_json_str(obj: Any, separators: tuple[str, str] | None = None) -> str:
+        return compact_json(obj)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("moto.stepfunctions.parser") and hasattr(module, "to_json_str"):
+            module.to_json_str = to_json_str
 
 
 def _patch_jsonata() -> None:
@@ -92,7 +117,11 @@ def _patch_jsonata() -> None:
             if env.next_field_name:
                 details["location"] = env.next_field_name
             raise failure(
-                env, name, str(error), EventDetails(evaluationFailedEventDetails=details), HistoryEventType.EvaluationFailed
+                env,
+                name,
+                str(error),
+                EventDetails(evaluationFailedEventDetails=details),
+                HistoryEventType.EvaluationFailed,
             ) from error
 
     string_expression.StringJSONata._eval_body = evaluate_in
@@ -200,9 +229,9 @@ def _patch_program() -> None:
             original(self, env)
             return
         threading.Thread(target=run, name="execution", daemon=True).start()
-        if not over.wait(timeout):
+        if not over.wait(timeout) and env.is_running():
             env.set_timed_out()
-            over.wait(30)
+        over.wait(30)
 
     Program.eval = evaluate_program
 
@@ -259,7 +288,7 @@ def _patch_size_limit() -> None:
     """The limit is 262,144 bytes of compact JSON in UTF-8; moto counts escapes and blanks, and one byte less."""
 
     def is_within_size_quota(value: Any) -> bool:
-        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
+        text = value if isinstance(value, str) else compact_json(value)
         return len(text.encode()) <= quotas.MAX_STATE_SIZE_UTF8_BYTES
 
     for module in (quotas, state_module, state_task_service):
@@ -270,10 +299,6 @@ def _patch_assigned_variables() -> None:
     """The history shows variables as JSON; moto puts text between quotes as it is."""
 
     def get_assigned_variables(self: VariableStore) -> dict[str, str]:
-        return {
-            name: json.dumps(self.get(name), separators=(",", ":"), ensure_ascii=False)
-            for name in sorted(self._declaration_tracing)
-        }
+        return {name: compact_json(self.get(name)) for name in sorted(self._declaration_tracing)}
 
     VariableStore.get_assigned_variables = get_assigned_variables
-

@@ -125,7 +125,10 @@ def _partition(items: Any = _UNDEFINED, size: Any = _UNDEFINED) -> Any:
 
 
 def _range(first: Any, last: Any, step: Any) -> Any:
-    if any(not isinstance(number, int | float) or isinstance(number, bool) for number in (first, last, step)) or not step:
+    if (
+        any(not isinstance(number, int | float) or isinstance(number, bool) for number in (first, last, step))
+        or not step
+    ):
         raise ValueError(f"first, last and a step that is not 0 must be numbers, not {first!r}, {last!r}, {step!r}")
     count = math.floor((last - first) / step) + 1
     if count > 1_000_000:

@@ -3,14 +3,18 @@
 Each class replaces moto's of the same kind. moto does not convert PascalCase arguments (getmoto/moto#10076), names errors
 otherwise, and takes a container's exit code for nothing.
 """
+# mypy: allow-subclassing-any
 
 import base64
+import contextlib
 import datetime
 import json
 import re
 import secrets
+import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,6 +23,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 from botocore.response import StreamingBody
+from moto.core.exceptions import ServiceException
 from moto.ecs.models import ecs_backends
 from moto.stepfunctions.parser.api import (
     HistoryEventType,
@@ -27,7 +32,6 @@ from moto.stepfunctions.parser.api import (
     TaskFailedEventDetails,
     TaskTimedOut,
 )
-from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.credentials import StateCredentials
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
@@ -54,16 +58,21 @@ from moto.stepfunctions.parser.asl.eval.callback.callback import (
     CallbackEndpoint,
     CallbackOutcome,
     CallbackOutcomeFailure,
+    CallbackOutcomeFailureError,
     CallbackOutcomeSuccess,
+    CallbackTimeoutError,
+    HeartbeatTimedOut,
+    HeartbeatTimeoutError,
 )
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.states import TaskData
 
 from deploy_runner.local_aws.machine import Machine
-from deploy_runner.local_aws.stepfunctions.interpreter import ended, failure
+from deploy_runner.local_aws.stepfunctions.interpreter import compact_json, ended, failure
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.1
+_MISSING_SECONDS = 10.0  # what was just started may not be seen at once
 _CREDENTIALS_SECONDS = 45 * 60
 
 
@@ -92,7 +101,8 @@ class Clients:
         return assumed
 
     def _client(self, service: str, region: str, credentials: dict[str, str]) -> Any:
-        return boto3.session.Session().client(
+        client: Callable[..., Any] = boto3.session.Session().client
+        return client(
             service,
             region_name=region,
             endpoint_url=self.machine.endpoint,
@@ -247,10 +257,6 @@ def _call(client: Any, action: str, arguments: dict[str, Any], *, epoch_millisec
     return result
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
-
-
 class _Task(StateTaskServiceCallback):
     """What the three kinds have in common: a token of its own for each attempt, failures, and no word after the end."""
 
@@ -281,6 +287,39 @@ class _Task(StateTaskServiceCallback):
             super()._evaluate_with_timeout(env)
         finally:
             tokens.close(token)
+
+    def _eval_integration_pattern(
+        self,
+        env: Environment,
+        resource_runtime_part: ResourceRuntimePart,
+        normalised_parameters: dict[str, Any],
+        state_credentials: StateCredentials,
+    ) -> None:
+        """Wait for the token's answer, or for the end of a job.
+
+        moto's own wants a token for `.sync` too. Lateness is not looked at here: it ends the attempt from outside.
+        """
+        if self.resource.condition != ResourceCondition.WaitForTaskToken:
+            resolver = self._build_sync_resolver(env, resource_runtime_part, normalised_parameters, state_credentials)
+            env.stack.append(resolver())
+            return
+        env.stack.pop()
+        self.timeout.eval(env=env)
+        seconds = env.stack.pop()
+        endpoint = env.callback_pool_manager.get(env.states.context_object.context_object_data["Task"]["Token"])
+        heartbeat = None
+        if self.heartbeat:
+            self.heartbeat.eval(env=env)
+            heartbeat = endpoint.setup_heartbeat_endpoint(heartbeat_seconds=env.stack.pop())
+        outcome = self._eval_wait_for_task_token(env, seconds, endpoint, heartbeat)
+        if isinstance(outcome, CallbackOutcomeSuccess):
+            env.stack.append(json.loads(outcome.output))
+        elif isinstance(outcome, CallbackOutcomeFailure):
+            raise CallbackOutcomeFailureError(callback_outcome_failure=outcome)
+        elif isinstance(outcome, HeartbeatTimedOut):
+            raise HeartbeatTimeoutError
+        else:
+            raise CallbackTimeoutError
 
     def _after_eval_execution(self, env: Environment, *args: Any, **kwargs: Any) -> None:
         if env.is_running():  # else late or aborted: nothing more is to stand in the history
@@ -350,7 +389,9 @@ class _Optimised(_Task):
             meta = ex.response.get("ResponseMetadata", {})
             name = code if type(ex) is not ClientError else self.own_exception
             cause = f"{ex.response['Error'].get('Message', '')} (Service: {self.service}; Status Code: "
-            cause += f"{meta.get('HTTPStatusCode')}; Error Code: {code}; Request ID: {meta.get('RequestId')}; Proxy: null)"
+            cause += (
+                f"{meta.get('HTTPStatusCode')}; Error Code: {code}; Request ID: {meta.get('RequestId')}; Proxy: null)"
+            )
             return self._fails_with(env, f"{self.error_prefix}.{name}", cause)
         if isinstance(ex, BotoCoreError) and not isinstance(ex, ParamValidationError):
             return self._fails_with(env, f"{self.error_prefix}.SdkClientException", str(ex))
@@ -433,7 +474,7 @@ class EcsRunTask(_Optimised, StateTaskServiceEcs):
         result = {"Failures": result.get("Failures", []), "Tasks": result.get("Tasks", [])}
         if result["Failures"] or not result["Tasks"]:
             # FACTS of the integration: a RunTask that answers 200 with failures is AmazonECS.Unknown, not ECS.something.
-            raise _NotRun(_compact(result))
+            raise _NotRun(compact_json(result))
         env.stack.append(result)
 
     def _from_error(self, env: Environment, ex: Exception) -> FailureEvent:
@@ -442,9 +483,6 @@ class EcsRunTask(_Optimised, StateTaskServiceEcs):
         if isinstance(ex, _TaskFailed):
             return self._fails_with(env, "States.TaskFailed", str(ex))
         return super()._from_error(env, ex)
-
-    def _eval_sync(self, env: Environment, sync_resolver: Any, *args: Any, **kwargs: Any) -> Any:
-        return sync_resolver()
 
     def _build_sync_resolver(
         self,
@@ -455,25 +493,48 @@ class EcsRunTask(_Optimised, StateTaskServiceEcs):
     ) -> Any:
         started = env.stack.pop()["Tasks"][0]
         client = self._client("ecs", resource_runtime_part, state_credentials)
-        account, region = resource_runtime_part.account, resource_runtime_part.region
+        cluster, arn = started["ClusterArn"], started["TaskArn"]
 
         def resolve() -> dict[str, Any]:
-            cluster, arn = started["ClusterArn"], started["TaskArn"]
-            while not wait_stopped(account, region, cluster, arn, ended(env), 1.0):
-                if ended(env).is_set():
-                    # "Step Functions makes a best-effort attempt to stop the task" when a .sync state times out or its
-                    # execution is stopped: Developer Guide, "Run a Job (.sync)".
-                    client.stop_task(cluster=cluster, task=arn, reason="Stopped by AWS Step Functions: its state has ended")
-                    raise _TaskFailed("{}")
-            described = client.describe_tasks(cluster=cluster, tasks=[arn], include=["TAGS"])
-            shape = _operation(client, "describeTasks").output_shape
-            tasks = from_api({"tasks": described["tasks"]}, shape, epoch_milliseconds=True)["Tasks"]
-            task: dict[str, Any] = tasks[0] if tasks else started
-            if not succeeded(task, essential_containers(account, region, task["TaskDefinitionArn"])):
-                raise _TaskFailed(_compact(task))
-            return task
+            seen = time.monotonic()
+            while not ended(env).wait(_POLL_SECONDS):
+                task = self._task_now(client, cluster, arn)
+                if task is None and time.monotonic() - seen > _MISSING_SECONDS:
+                    raise _TaskFailed(compact_json(started))
+                if task is None:
+                    continue
+                seen = time.monotonic()
+                if task["LastStatus"] != "STOPPED":
+                    continue
+                essential = essential_containers(
+                    resource_runtime_part.account, resource_runtime_part.region, task["TaskDefinitionArn"]
+                )
+                if not succeeded(task, essential):
+                    raise _TaskFailed(compact_json(task))
+                return task
+            # "Step Functions makes a best-effort attempt to stop the task" when a .sync state times out or its
+            # execution is stopped: Developer Guide, "Run a Job (.sync)".
+            with contextlib.suppress(ClientError, BotoCoreError):
+                reason = "Stopped by AWS Step Functions: its state has ended"
+                client.stop_task(cluster=cluster, task=arn, reason=reason)
+            raise _TaskFailed("{}")
 
         return resolve
+
+    @staticmethod
+    def _task_now(client: Any, cluster: str, arn: str) -> dict[str, Any] | None:
+        """Return the task as ECS has it now, in PascalCase, or None where ECS does not say."""
+        try:
+            described = client.describe_tasks(cluster=cluster, tasks=[arn], include=["TAGS"])
+        except ClientError as error:
+            if "AccessDenied" in error.response["Error"].get("Code", ""):
+                raise
+            return None
+        except BotoCoreError:
+            return None
+        shape = _operation(client, "describeTasks").output_shape
+        tasks = from_api({"tasks": described["tasks"]}, shape, epoch_milliseconds=True)["Tasks"]
+        return tasks[0] if tasks else None
 
 
 class _NotRun(Exception):
@@ -492,29 +553,25 @@ def succeeded(task: dict[str, Any], essential: set[str]) -> bool:
 
 
 def essential_containers(account: str, region: str, task_definition: str) -> set[str]:
-    """Return the names of a task definition's essential containers (essential is the default)."""
-    definition = ecs_backends[account][region].describe_task_definition(task_definition)
+    """Return the names of a task definition's essential containers; of one that is unknown, none."""
+    try:
+        definition = ecs_backends[account][region].describe_task_definition(task_definition)
+    except ServiceException:
+        return set()
     return {c["name"] for c in definition.container_definitions if c.get("essential", True) in (True, "true")}
-
-
-def wait_stopped(
-    account: str, region: str, cluster: str, task_arn: str, cancelled: threading.Event, seconds: float
-) -> bool:
-    """Wait at most `seconds` until a task has stopped, and tell whether it has; a cancelled wait ends at once."""
-    backend = ecs_backends[account][region]
-    deadline = time.monotonic() + seconds
-    while True:
-        tasks = backend.describe_tasks(cluster, [task_arn])
-        if not tasks or tasks[0].last_status == "STOPPED":
-            return True
-        left = deadline - time.monotonic()
-        if left <= 0 or cancelled.wait(min(_POLL_SECONDS, left)):
-            return False
 
 
 def install(machine: Machine) -> None:
     """Let moto's interpreter call this machine's AWS through the classes above."""
     _Task.clients = Clients(machine)
+
+    def client_for(region: str, service: str, state_credentials: StateCredentials) -> Any:
+        return _Task.clients.get(service, region, state_credentials.role_arn)
+
+    # The integrations that stay moto's (dynamodb, sns, sqs, events, states, a Lambda function as resource) go the same way.
+    for name, module in list(sys.modules.items()):
+        if name.startswith("moto.stepfunctions.parser") and hasattr(module, "boto_client_for"):
+            module.boto_client_for = client_for  # type: ignore[attr-defined]
     state_task_service_factory.StateTaskServiceAwsSdk = AwsSdk
     state_task_service_factory.StateTaskServiceLambda = LambdaInvoke
     state_task_service_factory.StateTaskServiceEcs = EcsRunTask
