@@ -4,6 +4,7 @@ moto keeps ECR's images as records of their own. A small front before the regist
 exist, tags may be immutable, and each manifest that is pushed, and no other, is an image of moto's.
 """
 
+import fnmatch
 import hashlib
 import http.client
 import json
@@ -90,7 +91,7 @@ class RegistryFront:
         known = [i for i in repository.images if reference in i.image_tags or reference == i.get_image_digest()]
         if reading and not known:
             return _error(404, "MANIFEST_UNKNOWN", "Requested image not found")
-        if request.method == "PUT" and known and repository.is_tag_immutable(reference):
+        if request.method == "PUT" and known and _immutable(repository, reference):
             digest = _digest(request.get_data())
             if all(digest != image.get_image_digest() for image in known):
                 message = (
@@ -136,6 +137,13 @@ class RegistryFront:
                     other.image_tag = None
         if tag:
             image.update_tag(tag)
+
+
+def _immutable(repository: Repository, tag: str) -> bool:
+    """Tell whether a tag may not move: ECR API Reference, "ImageTagMutabilityExclusionFilter" (`*` is its wildcard)."""
+    filters = repository.image_tag_mutability_exclusion_filters or []
+    excluded = any(fnmatch.fnmatchcase(tag, each["filter"]) for each in filters)
+    return repository.image_tag_mutability.startswith("IMMUTABLE") != excluded
 
 
 def _digest(manifest: bytes) -> str:

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,29 @@ from deploy_runner.local_aws.machine import Machine
 EXTENSIONS = ["registry", "ecr", "iam", "s3", "events", "awslambda", "stepfunctions", "ecs", "cloudformation", "github"]
 
 
+RUNNING = "running"  # a file in the folder of an instance that has not ended in order
+
+
 class PortTaken(DeployRunnerError):
     """Something listens where we would."""
 
 
-def start(port: int, state_dir: Path) -> Machine:
+def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) -> Machine:
     """Start everything, and return when AWS answers on `port` of loopback.
 
     `state_dir` is this instance's alone: what an earlier one left there is taken down first, also if it was killed.
     Raises PortTaken, NoContainerEngine.
     """
     lock = _own(state_dir, port)
+    _end_what_was_killed(state_dir.parent)
+    (state_dir / RUNNING).touch()
     os.environ.setdefault("MOTO_S3_CUSTOM_ENDPOINTS", f"http://127.0.0.1:{port}")
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     default_user_config["lambda"] = {"use_docker": False}
     engine = start_engine(state_dir / "run", state_dir / "engine", port)
     machine = Machine(port=port, state_dir=state_dir / "run", engine=engine)
     machine.on_stop("lock", lock.close)
+    machine.on_stop("marker", (state_dir / RUNNING).unlink)
     machine.on_stop("container engine", engine.stop)
     machine.exports |= {
         "AWS_ENDPOINT_URL": machine.endpoint,
@@ -54,7 +60,7 @@ def start(port: int, state_dir: Path) -> Machine:
     if engine.socket:
         machine.exports["DOCKER_HOST"] = f"unix://{engine.socket}"
     try:
-        for name in EXTENSIONS:
+        for name in extensions:
             with contextlib.suppress(ModuleNotFoundError, AttributeError):
                 importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
         aws = DomainDispatcherApplication(create_backend_app)
@@ -86,6 +92,18 @@ def _own(state_dir: Path, port: int) -> Any:
     shutil.rmtree(state_dir / "run", ignore_errors=True)
     (state_dir / "run").mkdir()
     return lock
+
+
+def _end_what_was_killed(folder: Path) -> None:
+    """Take down the containers of instances that were killed, whatever their port: they outlive even `kill -9`."""
+    for marker in folder.glob(f"local-*/{RUNNING}"):
+        with (marker.parent / "lock").open("w") as lock, contextlib.suppress(OSError, ValueError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            run = marker.parent / "run"
+            shutil.rmtree(run, ignore_errors=True)
+            run.mkdir()
+            start_engine(run, marker.parent / "engine", int(marker.parent.name.removeprefix("local-"))).stop()
+            marker.unlink()
 
 
 def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Callable[..., Iterable[bytes]]:
