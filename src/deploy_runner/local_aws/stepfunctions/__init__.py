@@ -1,4 +1,4 @@
-"""Step Functions: moto's, with what it lacks. `interpreter` runs the language, `tasks` calls services, `api` is the API."""
+"""Step Functions: moto's, with what it lacks. `interpreter` is the language, `tasks` what calls services."""
 
 from deploy_runner.local_aws.machine import Machine
 from deploy_runner.local_aws.stepfunctions import api, interpreter, tasks

@@ -158,7 +158,8 @@ class LoggingSession(CloudWatchLoggingSession):
 
     # "includeExecutionData" set to false keeps what went in and came out of the log.
     data_fields: ClassVar[tuple[str, ...]] = (
-        "input", "inputDetails", "output", "outputDetails", "parameters", "assignedVariables", "assignedVariablesDetails",
+        "input", "inputDetails", "output", "outputDetails", "parameters",
+        "assignedVariables", "assignedVariablesDetails",
     )  # fmt: skip
 
     def publish_history_log(self, history_log: Any) -> None:
@@ -189,7 +190,7 @@ class Backend(parser_models.StepFunctionsParserBackend):
     # --- state machines ---------------------------------------------------------------------------------------------
 
     def create_state_machine(self, name: str, definition: str, roleArn: str, **options: Any) -> StateMachine:
-        """Create a state machine; the same call again gives the same one, a name that is taken otherwise is an error."""
+        """Create a state machine; the same call again gives the same one, else a name that is taken is an error."""
         self._validate_definition(definition=definition)
         known = next((machine for machine in self.state_machines if machine.name == name), None)
         same = known and (known.definition, known.roleArn) == (definition, roleArn)
@@ -260,8 +261,9 @@ class Backend(parser_models.StepFunctionsParserBackend):
         machine = self._machine(source)
         users = [alias.name for alias in machine.aliases.values() if arn in _versions_of(alias)]
         if users:
+            names = ", ".join(users)
             raise ConflictException("Version to be deleted must not be referenced by an alias. "
-                                    f"Current list of aliases referencing this version: [{', '.join(users)}]")  # fmt: skip
+                                    f"Current list of aliases referencing this version: [{names}]")  # fmt: skip
         if number.isdigit():
             machine.versions.pop(int(number), None)
 
@@ -274,15 +276,18 @@ class Backend(parser_models.StepFunctionsParserBackend):
     ) -> StateMachineAlias:
         """Create an alias for one or two versions; the same call again gives the same one."""
         if not re.fullmatch(r"(?=.*[a-zA-Z_\-.])[a-zA-Z0-9_\-.]{1,80}", name):
-            raise ValidationException(f"1 validation error detected: Value '{name}' at 'name' failed to satisfy constraint: "
-                                      r"Member must satisfy regular expression pattern: ^(?=.*[a-zA-Z_\-\.])[a-zA-Z0-9_\-\.]+$")  # fmt: skip  # noqa: E501
+            pattern = r"^(?=.*[a-zA-Z_\-\.])[a-zA-Z0-9_\-\.]+$"
+            raise ValidationException(
+                f"1 validation error detected: Value '{name}' at 'name' failed to satisfy constraint: "
+                f"Member must satisfy regular expression pattern: {pattern}"
+            )
         machine = self._routed_machine(routing_configuration)
         known = machine.aliases.get(name)
         if known and (known.routing_configuration, known.description) == (routing_configuration, description):
             return known
         if known:
-            raise ConflictException(f"Failed to create alias because an alias with the same name and a different routing "
-                                    f"configuration already exists: '{known.arn}'")  # fmt: skip
+            raise ConflictException("Failed to create alias because an alias with the same name and a different "
+                                    f"routing configuration already exists: '{known.arn}'")  # fmt: skip
         alias = StateMachineAlias(name, machine.arn, routing_configuration, description)
         machine.aliases[name] = alias
         return alias
@@ -359,8 +364,8 @@ class Backend(parser_models.StepFunctionsParserBackend):
         with _start_lock:
             known = next((execution for execution in machine.executions if execution.name == name), None)
             if known and known.status == "RUNNING" and known.execution_input == text:
-                started: Execution = known
-                return started
+                running: Execution = known
+                return running
             if known:
                 raise ExecutionAlreadyExists(f"Execution Already Exists: '{known.execution_arn}'")
             snapshot = copy.copy(holder)
@@ -581,8 +586,8 @@ class Responses(responses.StepFunctionResponse):
         """Return the page that `nextToken` and `maxResults` ask for (0 or none is the default, 1000 the most)."""
         limit = int(self._get_param("maxResults") or default)
         if not 0 < limit <= 1000:
-            raise ValidationException("1 validation error detected: Value at 'maxResults' failed to satisfy constraint: "
-                                      "Member must have value less than or equal to 1000")  # fmt: skip
+            raise ValidationException("1 validation error detected: Value at 'maxResults' failed to satisfy "
+                                      "constraint: Member must have value less than or equal to 1000")  # fmt: skip
         token = self._get_param("nextToken")
         if token is not None and not re.fullmatch(r"page-\d+", token):
             raise InvalidToken("Invalid Token: 'Invalid token'")

@@ -36,6 +36,7 @@ from deploy_runner.local_aws.stepfunctions.jsonata import JSONataError, evaluate
 
 # Tests of retries need not wait as long as AWS does: every delay between two attempts is multiplied by this.
 retry_delay_scale = 1.0
+MAX_STATE_BYTES = 262_144
 
 _ended_lock = threading.Lock()
 _installed = False
@@ -96,7 +97,7 @@ def _patch_json() -> None:
 
     for name, module in list(sys.modules.items()):
         if name.startswith("moto.stepfunctions.parser") and hasattr(module, "to_json_str"):
-            module.to_json_str = to_json_str
+            vars(module)["to_json_str"] = to_json_str
 
 
 def _patch_jsonata() -> None:
@@ -161,7 +162,7 @@ def _patch_end_of_waits() -> None:
 
 
 def _patch_attempts() -> None:
-    """One attempt of a task: ends when it is done, late, or when the execution has ended; a late one changes nothing."""
+    """One attempt of a task: over when it is done, late, or its execution has ended; a late one changes nothing."""
 
     def attempt(self: Any, env: Environment) -> None:
         self.timeout.eval(env=env)
@@ -289,7 +290,7 @@ def _patch_size_limit() -> None:
 
     def is_within_size_quota(value: Any) -> bool:
         text = value if isinstance(value, str) else compact_json(value)
-        return len(text.encode()) <= quotas.MAX_STATE_SIZE_UTF8_BYTES
+        return len(text.encode()) <= MAX_STATE_BYTES
 
     for module in (quotas, state_module, state_task_service):
         module.is_within_size_quota = is_within_size_quota

@@ -1,7 +1,7 @@
 """JSONata as AWS Step Functions evaluates it: the language, AWS's own functions, and the wording of its errors.
 
-Sources: docs.aws.amazon.com, Step Functions Developer Guide, "Transforming data with JSONata" (version 2.0.6, `$eval` is
-not there, an undefined result is an error) and "JSONata functions provided by Step Functions".
+Sources: docs.aws.amazon.com, Step Functions Developer Guide, "Transforming data with JSONata" (version 2.0.6, `$eval`
+is not there, an undefined result is an error) and "JSONata functions provided by Step Functions".
 """
 
 import copy
@@ -17,7 +17,7 @@ from jsonata import Jsonata
 from jsonata.jexception import JException
 from jsonata.utils import Utils
 
-type Json = None | bool | int | float | str | list[Json] | dict[str, Json]
+type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 
 _HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 _UNDEFINED = None  # jsonata-python says None for "undefined", and NULL_VALUE for JSON's null

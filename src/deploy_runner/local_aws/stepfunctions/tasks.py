@@ -1,7 +1,7 @@
 """What a Task state calls: `aws-sdk:*`, `lambda:invoke` and `ecs:runTask`, with AWS's names for parameters and errors.
 
-Each class replaces moto's of the same kind. moto does not convert PascalCase arguments (getmoto/moto#10076), names errors
-otherwise, and takes a container's exit code for nothing.
+Each class replaces moto's of the same kind. moto does not convert PascalCase arguments (getmoto/moto#10076), names
+errors otherwise, and takes a container's exit code for nothing.
 """
 # mypy: allow-subclassing-any
 
@@ -163,7 +163,7 @@ tokens = TaskTokens()
 
 
 def send_task_success(token: str, output: str) -> None:
-    """Let the task of this token succeed with `output`, which is JSON. Raises InvalidToken, TaskTimedOut, InvalidOutput."""
+    """Let the task of this token succeed with `output`, as JSON. Raises InvalidToken, TaskTimedOut, InvalidOutput."""
     try:
         json.loads(output)
     except ValueError as error:
@@ -472,8 +472,9 @@ class EcsRunTask(_Optimised, StateTaskServiceEcs):
         client = self._client("ecs", resource_runtime_part, state_credentials)
         result = _call(client, "runTask", normalised_parameters, epoch_milliseconds=True)
         result = {"Failures": result.get("Failures", []), "Tasks": result.get("Tasks", [])}
-        if result["Failures"] or not result["Tasks"]:
-            # FACTS of the integration: a RunTask that answers 200 with failures is AmazonECS.Unknown, not ECS.something.
+        if self.resource.condition is not None and (result["Failures"] or not result["Tasks"]):
+            # "Run a Job or Task Token: If a non-empty Failures field is encountered, the task is failed with an
+            # AmazonECS.Unknown error": Developer Guide, "Run Amazon ECS or Fargate tasks with Step Functions".
             raise _NotRun(compact_json(result))
         env.stack.append(result)
 
@@ -546,7 +547,7 @@ class _TaskFailed(Exception):
 
 
 def succeeded(task: dict[str, Any], essential: set[str]) -> bool:
-    """Tell whether a stopped task (PascalCase) succeeded: it ended by itself, each essential container with exit code 0."""
+    """Tell whether a stopped task (PascalCase) ended by itself, each essential container with exit code 0."""
     codes = {container["Name"]: container.get("ExitCode") for container in task.get("Containers", [])}
     by_itself = task.get("StopCode", "EssentialContainerExited") == "EssentialContainerExited"
     return by_itself and bool(codes) and all(codes.get(name) == 0 for name in essential or codes)
@@ -568,10 +569,10 @@ def install(machine: Machine) -> None:
     def client_for(region: str, service: str, state_credentials: StateCredentials) -> Any:
         return _Task.clients.get(service, region, state_credentials.role_arn)
 
-    # The integrations that stay moto's (dynamodb, sns, sqs, events, states, a Lambda function as resource) go the same way.
+    # The integrations that stay moto's (dynamodb, sns, events, a Lambda function as resource) go the same way.
     for name, module in list(sys.modules.items()):
         if name.startswith("moto.stepfunctions.parser") and hasattr(module, "boto_client_for"):
-            module.boto_client_for = client_for  # type: ignore[attr-defined]
+            vars(module)["boto_client_for"] = client_for
     state_task_service_factory.StateTaskServiceAwsSdk = AwsSdk
     state_task_service_factory.StateTaskServiceLambda = LambdaInvoke
     state_task_service_factory.StateTaskServiceEcs = EcsRunTask
