@@ -1,0 +1,119 @@
+"""What apps.yaml grants: a push-only role per app, and exactly its images and targets to the roles that need them."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from troposphere import Equals, Not, Parameter, Ref, Template
+from troposphere.events import EventBusPolicy
+from troposphere.iam import ManagedPolicy, Policy, Role
+
+from templates.config import PATH, PUSH_PATH, Config, logical_id, push_role_name
+from templates.iam import allow, arn, document, trust_ecs_tasks
+
+# A managed policy may have 6,144 characters, and 10 of them stand on a role:
+# docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html. The rest is for the statement around the ARNs.
+MAX_ARN_CHARACTERS = 5_500
+LONGEST_ARN_PREFIX = len('"arn:aws-us-gov:ecr:ap-southeast-1:123456789012:repository/",')
+PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
+
+
+def build(config: Config) -> Template:
+    """Return the roles and policies. The parameters are names of roles of the main stack."""
+    template = Template("What apps.yaml grants: to each app its push role, to the deploy runner its targets.")
+    template.set_version()
+    for name in ("StateMachineRole", "DeployServiceRole", "WatchRolloutRole"):
+        template.add_parameter(Parameter(name, Type="String", Description="The name of a role"))
+
+    for app in config.allowlist.apps.values():
+        repositories = [
+            arn("ecr", f"repository/{app.image_repository}"),
+            arn("ecr", f"repository/{app.image_repository}/cache"),
+        ]
+        template.add_resource(
+            Role(
+                logical_id("Push", app.name),
+                Path=PUSH_PATH,
+                RoleName=push_role_name(app.name),
+                Description=f"A build of {app.name}: pushes to its own repository, and nothing else",
+                AssumeRolePolicyDocument=trust_ecs_tasks(),
+                Policies=[
+                    Policy(
+                        PolicyName="push",
+                        PolicyDocument=document(
+                            allow("LogInToTheRegistry", ["ecr:GetAuthorizationToken"], "*"),
+                            allow("PushAndPull", PULL + PUSH, repositories),
+                        ),
+                    )
+                ],
+            )
+        )
+
+    for index, names in enumerate(_chunks(config.image_repositories)):
+        template.add_resource(
+            ManagedPolicy(
+                f"LookUpImages{index}",
+                Path=PATH,
+                Description="Look up the images of the apps",
+                Roles=[Ref("StateMachineRole")],
+                PolicyDocument=document(
+                    allow("LookUpImages", ["ecr:BatchGetImage"], [arn("ecr", f"repository/{name}") for name in names])
+                ),
+            )
+        )
+    template.add_resource(
+        ManagedPolicy(
+            "AssumeDeployTargets",
+            Path=PATH,
+            Description="Assume the roles of the deploy targets",
+            Roles=[Ref("DeployServiceRole"), Ref("WatchRolloutRole")],
+            PolicyDocument=document(
+                allow(
+                    "AssumeDeployTargets",
+                    ["sts:AssumeRole"],
+                    sorted({target.role_arn for target in config.allowlist.targets.values()}),
+                )
+            ),
+        )
+    )
+    _let_targets_forward_events(template, config)
+    return template
+
+
+def _let_targets_forward_events(template: Template, config: Config) -> None:
+    """Let the other accounts of apps.yaml put their ECS events on this account's bus."""
+    for account in sorted({target.account for target in config.allowlist.targets.values()}):
+        condition = template.add_condition(f"Is{account}Elsewhere", Not(Equals(Ref("AWS::AccountId"), account)))
+        statement: dict[str, Any] = {
+            "Effect": "Allow",
+            "Principal": {"AWS": arn("iam", "root", region="", account=account)},
+            "Action": "events:PutEvents",
+            "Resource": arn("events", "event-bus/default"),
+            # docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-bus-permissions.html: events of AWS's own
+            # services keep their source, so nothing else comes this way
+            "Condition": {"StringEquals": {"events:source": "aws.ecs"}},
+        }
+        template.add_resource(
+            EventBusPolicy(
+                f"EventsOf{account}",
+                EventBusName="default",
+                StatementId=f"deploy-runner-events-of-{account}",
+                Statement=statement,
+                Condition=condition,
+            )
+        )
+
+
+def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
+    """Split repository names so that the policy of each part stays within its limit."""
+    chunk: list[str] = []
+    size = 0
+    for name in names:
+        characters = LONGEST_ARN_PREFIX + len(name)
+        if chunk and size + characters > MAX_ARN_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(name)
+        size += characters
+    if chunk:
+        yield chunk

@@ -1,0 +1,148 @@
+"""An environment in its account: the role that changes its services, and the way of its ECS events to the deploy runner."""
+
+from typing import Any
+
+from troposphere import And, Equals, FindInMap, GetAtt, Not, Output, Parameter, Ref, Sub, Template
+from troposphere.events import Rule, Target
+from troposphere.iam import Policy, Role
+
+from templates.config import APPS_PATH, ENVIRONMENT_TAG, ENVIRONMENTS, PATH, Config
+from templates.iam import ECS_TASKS, allow, arn, document, trust
+
+DETAIL_TYPES = ["ECS Deployment State Change", "ECS Task State Change", "ECS Service Action"]
+
+
+def build(config: Config) -> Template:
+    """Return the target. Services are granted by their tag, so that a new app needs no new policy."""
+    template = Template("A deploy target: lets the deploy runner change the ECS services of one environment.")
+    template.set_version()
+    environments = sorted({*ENVIRONMENTS, *config.allowlist.targets})
+    template.add_parameter(Parameter("Environment", Type="String", AllowedValues=environments))
+    template.add_parameter(
+        Parameter("DeployRunnerAccount", Type="String", AllowedPattern="[0-9]{12}", Description="Where it is installed")
+    )
+    template.add_parameter(Parameter("DeployRunnerRegion", Type="String", Default="us-east-1"))
+    template.add_condition(
+        "ForwardsEvents",
+        Not(
+            And(
+                Equals(Ref("AWS::AccountId"), Ref("DeployRunnerAccount")),
+                Equals(Ref("AWS::Region"), Ref("DeployRunnerRegion")),
+            )
+        ),
+    )
+    for environment in environments:
+        # apps.yaml may not have an environment that template.yaml has
+        clusters = config.clusters(environment) or (f"arn:aws:ecs:us-east-1:000000000000:cluster/{environment}",)
+        template.add_mapping("Clusters", {environment: {"Arns": list(clusters)}})
+
+    role = template.add_resource(
+        Role(
+            "Role",
+            Path=PATH,
+            RoleName=Sub("deploy-target-${Environment}"),
+            Description=Sub("The deploy runner changes the ECS services of ${Environment}"),
+            AssumeRolePolicyDocument=_trust(),
+            Policies=[Policy(PolicyName="deploy", PolicyDocument=_policy())],
+        )
+    )
+    _forward_events(template)
+    template.add_output(Output("RoleArn", Value=GetAtt(role, "Arn")))
+    return template
+
+
+def _trust() -> dict[str, Any]:
+    """Trust two roles by name. A role as principal would have to exist first, and be gone for good once made anew."""
+    roles = [
+        arn("iam", f"role{PATH}deploy-runner-{name}", region="", account="${DeployRunnerAccount}")
+        for name in ("deploy-service", "watch-rollout")
+    ]
+    return trust(
+        {"AWS": arn("iam", "root", region="", account="${DeployRunnerAccount}")},
+        {"ArnEquals": {"aws:PrincipalArn": roles}},
+    )
+
+
+def _policy() -> dict[str, Any]:
+    tagged = {"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": Ref("Environment")}}
+    in_clusters = {"ArnEquals": {"ecs:cluster": FindInMap("Clusters", Ref("Environment"), "Arns")}}
+    return document(
+        allow(
+            "ServicesOfTheEnvironment",
+            [
+                "ecs:DescribeServiceDeployments",
+                "ecs:DescribeServiceRevisions",
+                "ecs:DescribeServices",
+                "ecs:ListServiceDeployments",
+                "ecs:StopServiceDeployment",
+                "ecs:UpdateService",
+            ],
+            arn("ecs", "service/*"),
+            tagged,
+        ),
+        # These have no tags of their own. ECS wants the service's statement above as well.
+        allow(
+            "RolloutsOfTheEnvironment",
+            ["ecs:DescribeServiceDeployments", "ecs:StopServiceDeployment"],
+            arn("ecs", "service-deployment/*"),
+            in_clusters,
+        ),
+        allow(
+            "RevisionsOfTheEnvironment", ["ecs:DescribeServiceRevisions"], arn("ecs", "service-revision/*"), in_clusters
+        ),
+        allow("TasksOfTheEnvironment", ["ecs:DescribeTasks"], arn("ecs", "task/*"), in_clusters),
+        # ListTasks of a service and the reading of task definitions take no resource.
+        allow("ListTasks", ["ecs:ListTasks"], "*", in_clusters),
+        allow("ReadTaskDefinitions", ["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions"], "*"),
+        allow(
+            "RegisterRevisionsTaggedAsOurs",
+            ["ecs:RegisterTaskDefinition"],
+            arn("ecs", "task-definition/*"),
+            {"StringEquals": {f"aws:RequestTag/{ENVIRONMENT_TAG}": Ref("Environment")}},
+        ),
+        allow(
+            "TagThemWhileRegistering",
+            ["ecs:TagResource"],
+            arn("ecs", "task-definition/*"),
+            {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}},
+        ),
+        allow(
+            "PassTheRolesOfApps",
+            ["iam:PassRole"],
+            arn("iam", f"role{APPS_PATH}*", region=""),
+            {"StringEquals": {"iam:PassedToService": ECS_TASKS}},
+        ),
+        # Why a task died is in its log's last lines.
+        allow("ReadLogsOfApps", ["logs:FilterLogEvents"], arn("logs", f"log-group:{APPS_PATH}*")),
+        allow("ReadLogStreamsOfApps", ["logs:GetLogEvents"], arn("logs", f"log-group:{APPS_PATH}*:log-stream:*")),
+    )
+
+
+def _forward_events(template: Template) -> None:
+    bus = arn("events", "event-bus/default", region="${DeployRunnerRegion}", account="${DeployRunnerAccount}")
+    role = template.add_resource(
+        Role(
+            "ForwardEventsRole",
+            Path=PATH,
+            RoleName=Sub("deploy-target-${Environment}-events"),
+            AssumeRolePolicyDocument=trust(
+                {"Service": "events.amazonaws.com"},
+                {"StringEquals": {"aws:SourceAccount": Ref("AWS::AccountId")}},
+            ),
+            Policies=[
+                Policy(
+                    PolicyName="forward", PolicyDocument=document(allow("Forward", ["events:PutEvents"], bus))
+                )
+            ],
+            Condition="ForwardsEvents",
+        )
+    )
+    template.add_resource(
+        Rule(
+            "ForwardEvents",
+            Description="ECS events, for the deploy runner's account",
+            EventPattern={"source": ["aws.ecs"], "detail-type": DETAIL_TYPES},
+            Targets=[Target(Id="deploy-runner", Arn=bus, RoleArn=GetAtt(role, "Arn"))],
+            Condition="ForwardsEvents",
+        )
+    )

@@ -1,0 +1,292 @@
+"""The runner tasks: their cluster, images, task definitions, roles and logs."""
+
+from typing import Any
+
+from troposphere import (
+    AWSHelperFn,
+    AWSObject,
+    Equals,
+    GetAtt,
+    If,
+    Not,
+    Output,
+    Parameter,
+    Ref,
+    Select,
+    Split,
+    Sub,
+    Tags,
+    Template,
+)
+from troposphere.ec2 import SecurityGroup, SecurityGroupRule
+from troposphere.ecr import ImageScanningConfiguration, LifecyclePolicy, Repository
+from troposphere.ecs import (
+    Cluster,
+    ClusterSetting,
+    ContainerDefinition,
+    ContainerDependency,
+    Environment,
+    EphemeralStorage,
+    LogConfiguration,
+    MountPoint,
+    RuntimePlatform,
+    Secret,
+    TaskDefinition,
+    Volume,
+)
+from troposphere.iam import Policy, PolicyType, Role
+from troposphere.logs import LogGroup
+
+from deploy_runner.domain.deployment import WORKSPACE
+from templates.config import PATH, Config
+from templates.iam import allow, arn, document, trust_ecs_tasks
+from templates.lifecycle import keep_newest
+
+BUILDERS = {"DockerBuilderArm64": ("docker-builder-arm64", "ARM64"), "DockerBuilderX8664": ("docker-builder-x86-64", "X86_64")}
+VOLUME = "workspace"
+
+
+def build(config: Config) -> Template:
+    """Return the runner. terraform-runner and app-deployer are there where their image is given."""
+    template = Template("The deploy runner's tasks on AWS Fargate.")
+    template.set_version()
+    _add_parameters(template)
+
+    cluster = template.add_resource(
+        Cluster(
+            "Cluster",
+            ClusterName="deploy-runner",
+            CapacityProviders=["FARGATE"],
+            ClusterSettings=[ClusterSetting(Name="containerInsights", Value="disabled")],
+        )
+    )
+    group = template.add_resource(
+        SecurityGroup(
+            "SecurityGroup",
+            GroupDescription="Runner tasks: no way in",
+            VpcId=Ref("VpcId"),
+            SecurityGroupEgress=[
+                SecurityGroupRule(IpProtocol="-1", CidrIp="0.0.0.0/0", Description="Registries, AWS and GitHub")
+            ],
+            Tags=Tags(Name="deploy-runner"),
+        )
+    )
+    clones = template.add_resource(
+        Repository(
+            "CloneRepository",
+            RepositoryName="deploy-runner/clone",
+            ImageScanningConfiguration=ImageScanningConfiguration(ScanOnPush=True),
+            LifecyclePolicy=LifecyclePolicy(LifecyclePolicyText=keep_newest(20)),
+            DeletionPolicy="Retain",
+            UpdateReplacePolicy="Retain",
+        )
+    )
+    # For a task whose role comes with RunTask: if it were forgotten, the task could do nothing.
+    nothing = template.add_resource(
+        Role(
+            "NoPermissionsRole",
+            Path=PATH,
+            RoleName="deploy-runner-no-permissions",
+            AssumeRolePolicyDocument=trust_ecs_tasks(),
+        )
+    )
+
+    group_of, execution = _add_kind(template, "DockerBuilder", "docker-builder")
+    for title, (family, architecture) in BUILDERS.items():
+        kaniko = _container("kaniko", "docker-builder", Ref("KanikoImage"), group_of)
+        _add_task(template, title, family, "docker-builder", architecture, [kaniko], group_of, execution, nothing)
+
+    reader = template.add_resource(
+        Role(
+            "TerraformPlanRole",
+            Path=PATH,
+            RoleName="deploy-runner-terraform-plan",
+            AssumeRolePolicyDocument=trust_ecs_tasks(),
+            ManagedPolicyArns=[Sub("arn:${AWS::Partition}:iam::aws:policy/ReadOnlyAccess")],
+            # A plan runs code of a pull request: it may look, but not at what people and apps store.
+            Policies=[Policy(PolicyName="no-data", PolicyDocument=document(_deny_data()))],
+            Condition="HasTerraformRunner",
+        )
+    )
+    for title, kind, role in (
+        ("TerraformRunner", "terraform-runner", reader),
+        ("AppDeployer", "app-deployer", nothing),
+    ):
+        group_of, execution = _add_kind(template, title, kind, f"Has{title}")
+        main = _container(kind, kind, Ref(f"{title}Image"), group_of)
+        _add_task(template, title, kind, kind, "ARM64", [main], group_of, execution, role, f"Has{title}")
+
+    for name, value in {
+        "ClusterArn": GetAtt(cluster, "Arn"),
+        "SecurityGroupId": GetAtt(group, "GroupId"),
+        "CloneRepositoryUri": GetAtt(clones, "RepositoryUri"),
+        "Registry": Select(0, Split("/", GetAtt(clones, "RepositoryUri"))),
+        "DockerBuilderArm64Arn": Ref("DockerBuilderArm64"),
+        "DockerBuilderX8664Arn": Ref("DockerBuilderX8664"),
+        "DockerBuilderExecutionRoleArn": GetAtt("DockerBuilderExecutionRole", "Arn"),
+        "NoPermissionsRoleArn": GetAtt(nothing, "Arn"),
+    }.items():
+        template.add_output(Output(name, Value=value))
+    return template
+
+
+def _add_parameters(template: Template) -> None:
+    for name in ("VpcId", "GitHubApiUrl", "GitHubUrl", "GitHubAppId", "GitHubAppPrivateKeySecret"):
+        template.add_parameter(Parameter(name, Type="String"))
+    template.add_parameter(Parameter("KanikoImage", Type="String", AllowedPattern=r"[^@ ]+@sha256:[0-9a-f]{64}"))
+    for name in ("CloneImage", "TerraformRunnerImage", "AppDeployerImage"):
+        template.add_parameter(Parameter(name, Type="String", Default=""))
+        template.add_condition(f"Has{name.removesuffix('Image')}", Not(Equals(Ref(name), "")))
+    template.add_parameter(Parameter("BuilderCpu", Type="String", Default="2048"))
+    template.add_parameter(Parameter("BuilderMemory", Type="String", Default="4096"))
+    template.add_parameter(Parameter("LogRetentionDays", Type="Number", Default=90))
+
+
+def _add_kind(template: Template, title: str, kind: str, condition: str | None = None) -> tuple[AWSObject, AWSObject]:
+    """Add the log group and the execution role that the tasks of a kind share."""
+    only = {"Condition": condition} if condition else {}
+    logs = template.add_resource(
+        LogGroup(
+            f"{title}Logs",
+            LogGroupName=f"/deploy-runner/{kind}",
+            RetentionInDays=Ref("LogRetentionDays"),
+            DeletionPolicy="Retain",
+            UpdateReplacePolicy="Retain",
+            **only,
+        )
+    )
+    images = [GetAtt("CloneRepository", "Arn")]
+    if kind != "docker-builder":  # Kaniko's image is public
+        images.append(arn("ecr", f"repository/deploy-runner/{kind}"))
+    role = template.add_resource(
+        Role(
+            f"{title}ExecutionRole",
+            Path=PATH,
+            RoleName=f"deploy-runner-{kind}-execution",
+            AssumeRolePolicyDocument=trust_ecs_tasks(),
+            **only,
+        )
+    )
+    template.add_resource(
+        PolicyType(
+            f"{title}ExecutionPolicy",
+            PolicyName=f"{kind}-execution",
+            Roles=[Ref(role)],
+            PolicyDocument=document(
+                allow("LogInToTheRegistry", ["ecr:GetAuthorizationToken"], "*"),
+                allow(
+                    "PullImages",
+                    ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+                    images,
+                ),
+                allow("ReadGitHubKey", ["secretsmanager:GetSecretValue"], Sub(f"{_SECRET}-??????")),
+                allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], GetAtt(logs, "Arn")),
+            ),
+            **only,
+        )
+    )
+    return logs, role
+
+
+# A secret's ARN without its random end names the secret too:
+# docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen
+_SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${GitHubAppPrivateKeySecret}"
+
+
+def _container(
+    name: str, kind: str, image: AWSHelperFn, logs: AWSObject, essential: bool = True, **more: Any
+) -> ContainerDefinition:
+    after = {} if name == "clone" else {"DependsOn": [ContainerDependency(ContainerName="clone", Condition="SUCCESS")]}
+    return ContainerDefinition(
+        Name=name,
+        Image=image,
+        Essential=essential,
+        MountPoints=[MountPoint(SourceVolume=VOLUME, ContainerPath=WORKSPACE, ReadOnly=False)],
+        LogConfiguration=LogConfiguration(
+            LogDriver="awslogs",
+            Options={
+                "awslogs-group": Ref(logs),
+                "awslogs-region": Ref("AWS::Region"),
+                "awslogs-stream-prefix": kind,
+            },
+        ),
+        **after,
+        **more,
+    )
+
+
+def _clone(kind: str, logs: AWSObject) -> ContainerDefinition:
+    """Return the one container that sees the GitHub App's key. It ends before anything of the app's runs."""
+    return _container(
+        "clone",
+        kind,
+        If("HasClone", Ref("CloneImage"), Sub("${CloneRepository.RepositoryUri}:latest")),
+        logs,
+        essential=False,
+        Environment=[
+            Environment(Name="GITHUB_API_URL", Value=Ref("GitHubApiUrl")),
+            Environment(Name="GITHUB_URL", Value=Ref("GitHubUrl")),
+            Environment(Name="GITHUB_APP_ID", Value=Ref("GitHubAppId")),
+        ],
+        Secrets=[Secret(Name="GITHUB_APP_PRIVATE_KEY", ValueFrom=Sub(_SECRET))],
+    )
+
+
+def _add_task(
+    template: Template,
+    title: str,
+    family: str,
+    kind: str,
+    architecture: str,
+    containers: list[ContainerDefinition],
+    logs: AWSObject,
+    execution: AWSObject,
+    role: AWSObject,
+    condition: str | None = None,
+) -> None:
+    """Add a task definition. An execution that runs still names the one that it started with, so it is retained."""
+    only = {"Condition": condition} if condition else {}
+    template.add_resource(
+        TaskDefinition(
+            title,
+            Family=family,
+            RequiresCompatibilities=["FARGATE"],
+            NetworkMode="awsvpc",
+            RuntimePlatform=RuntimePlatform(CpuArchitecture=architecture, OperatingSystemFamily="LINUX"),
+            Cpu=Ref("BuilderCpu"),
+            Memory=Ref("BuilderMemory"),
+            EphemeralStorage=EphemeralStorage(SizeInGiB=50),
+            ExecutionRoleArn=GetAtt(execution, "Arn"),
+            TaskRoleArn=GetAtt(role, "Arn"),
+            Volumes=[Volume(Name=VOLUME)],
+            ContainerDefinitions=[_clone(kind, logs), *containers],
+            Tags=Tags({"deploy-runner:kind": kind}),
+            DeletionPolicy="Retain",
+            UpdateReplacePolicy="Retain",
+            **only,
+        )
+    )
+
+
+def _deny_data() -> dict[str, Any]:
+    """Return the statement that takes stored data out of ReadOnlyAccess."""
+    return {
+        "Sid": "NoStoredData",
+        "Effect": "Deny",
+        "Action": [
+            "dynamodb:BatchGetItem",
+            "dynamodb:GetItem",
+            "dynamodb:Query",
+            "dynamodb:Scan",
+            "logs:FilterLogEvents",
+            "logs:GetLogEvents",
+            "logs:StartQuery",
+            "secretsmanager:GetSecretValue",
+            "ssm:GetParameter",
+            "ssm:GetParameterHistory",
+            "ssm:GetParameters",
+            "ssm:GetParametersByPath",
+            "states:GetExecutionHistory",
+        ],
+        "Resource": "*",
+    }
