@@ -56,6 +56,19 @@ class Wait:
         return json.dumps({**own, "target": dict(self.target), "rollouts": rollouts})
 
     @classmethod
+    def of_state(cls, event: Mapping[str, Any]) -> "Wait":
+        """Read what the state WaitForStable sends: task_token, execution, deployment, rollouts."""
+        deployment, target = event["deployment"], event["deployment"]["target"]
+        return cls(
+            event["task_token"],
+            event["execution"]["arn"],
+            deployment["id"],
+            {"role_arn": target["role_arn"], "region": target["region"]},
+            tuple(Rollout(**rollout) for rollout in event["rollouts"]),
+            deployment["timeouts"]["rollout"],
+        )
+
+    @classmethod
     def from_json(cls, text: str) -> "Wait":
         """Read what to_json wrote."""
         d = json.loads(text)

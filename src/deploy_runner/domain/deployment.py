@@ -5,6 +5,7 @@ It stands in the execution's history, so nothing in it may be secret.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,12 @@ class Installation:
     builder_x86_64: str
     push_role_arn_prefix: str
     registry: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Installation":
+        """Read it from a function's environment variables."""
+        names = ("BUILDER_TASK_DEFINITION_ARM64", "BUILDER_TASK_DEFINITION_X86_64", "PUSH_ROLE_ARN_PREFIX")
+        return cls(*(environment[name] for name in (*names, "REGISTRY_PREFIX")))
 
 
 @dataclass(frozen=True, slots=True)

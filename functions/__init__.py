@@ -1,0 +1,1 @@
+"""One folder per Lambda, named by its verb. Thin: parse, call one function, return."""

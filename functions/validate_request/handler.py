@@ -1,0 +1,44 @@
+"""Accepts a request by the rules of apps.yaml and GitHub's word, or refuses it by the rule that it breaks."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deploy_runner.aws.clients import in_target
+from deploy_runner.aws.ecs import check_services
+from deploy_runner.domain.allow import allowed_place, decide
+from deploy_runner.domain.apps import Allowlist, load_file
+from deploy_runner.domain.deployment import Execution, Installation, build_deployment
+from deploy_runner.domain.request import check_execution_name, parse_request
+from functions.observability import count, follow, logger, metrics
+
+APPS = Path(__file__).parents[2] / "apps.yaml"  # beside functions/, in the checkout and in the artifact
+
+
+@cache
+def allowlist() -> Allowlist:
+    """Return the packaged allowlist: an older one goes with an older version of the function."""
+    return load_file(APPS)
+
+
+@logger.inject_lambda_context(clear_state=True)
+@metrics.log_metrics
+def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Return the deployment for {request, execution}; raises a RequestRejected, or what should be tried again."""
+    execution = Execution(event["execution"]["arn"], check_execution_name(event["execution"]["name"]))
+    follow(execution.name)
+    count("Requests")
+    request = parse_request(event["request"])
+    app, _ = allowed_place(allowlist(), request)  # before GitHub is asked at all
+    from deploy_runner.github.facts import RepositoryFacts
+    from functions.github_app import github
+
+    here = Installation.from_environment(os.environ)
+    accepted = decide(allowlist(), request, RepositoryFacts(github(), app.repository.name))
+    deployment = build_deployment(request, app, accepted.environment, accepted.sha, execution, here)
+    if request.action == "deploy":
+        check_services(in_target(deployment["target"], execution.name).ecs, deployment["target"])
+    count("RequestsAccepted")
+    logger.info("accepted", extra={"app": app.name, "sha": accepted.sha, "because": accepted.because})
+    return deployment
