@@ -14,6 +14,7 @@ from templates.iam import allow, arn, document, trust_ecs_tasks
 # docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html. The rest is for the statement around the ARNs.
 MAX_ARN_CHARACTERS = 5_500
 LONGEST_ARN_PREFIX = len('"arn:aws-us-gov:ecr:ap-southeast-1:123456789012:repository/",')
+ASSUME_TARGETS = ("DeployServiceRole", "ValidateRequestRole", "WatchRolloutRole")
 PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
 PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
 
@@ -22,7 +23,7 @@ def build(config: Config) -> Template:
     """Return the roles and policies. The parameters are names of roles of the main stack."""
     template = Template("What apps.yaml grants: to each app its push role, to the deploy runner its targets.")
     template.set_version()
-    for name in ("StateMachineRole", "DeployServiceRole", "WatchRolloutRole"):
+    for name in ("StateMachineRole", *ASSUME_TARGETS):
         template.add_parameter(Parameter(name, Type="String", Description="The name of a role"))
 
     for app in config.allowlist.apps.values():
@@ -66,7 +67,7 @@ def build(config: Config) -> Template:
             "AssumeDeployTargets",
             Path=PATH,
             Description="Assume the roles of the deploy targets",
-            Roles=[Ref("DeployServiceRole"), Ref("WatchRolloutRole")],
+            Roles=[Ref(name) for name in ASSUME_TARGETS],
             PolicyDocument=document(
                 allow(
                     "AssumeDeployTargets",

@@ -1,4 +1,4 @@
-"""An environment in its account: the role that changes its services, and the way of its ECS events to the deploy runner."""
+"""An environment in its account: the role that changes its services, and the way of its ECS events to us."""
 
 from typing import Any
 
@@ -52,10 +52,10 @@ def build(config: Config) -> Template:
 
 
 def _trust() -> dict[str, Any]:
-    """Trust two roles by name. A role as principal would have to exist first, and be gone for good once made anew."""
+    """Trust our functions' roles by name. A role as principal would have to exist first, and be gone for good once made anew."""
     roles = [
         arn("iam", f"role{PATH}deploy-runner-{name}", region="", account="${DeployRunnerAccount}")
-        for name in ("deploy-service", "watch-rollout")
+        for name in ("deploy-service", "validate-request", "watch-rollout")
     ]
     return trust(
         {"AWS": arn("iam", "root", region="", account="${DeployRunnerAccount}")},
@@ -130,9 +130,7 @@ def _forward_events(template: Template) -> None:
                 {"StringEquals": {"aws:SourceAccount": Ref("AWS::AccountId")}},
             ),
             Policies=[
-                Policy(
-                    PolicyName="forward", PolicyDocument=document(allow("Forward", ["events:PutEvents"], bus))
-                )
+                Policy(PolicyName="forward", PolicyDocument=document(allow("Forward", ["events:PutEvents"], bus)))
             ],
             Condition="ForwardsEvents",
         )

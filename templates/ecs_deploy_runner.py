@@ -42,7 +42,10 @@ from templates.config import PATH, Config
 from templates.iam import allow, arn, document, trust_ecs_tasks
 from templates.lifecycle import keep_newest
 
-BUILDERS = {"DockerBuilderArm64": ("docker-builder-arm64", "ARM64"), "DockerBuilderX8664": ("docker-builder-x86-64", "X86_64")}
+BUILDERS = {
+    "DockerBuilderArm64": ("docker-builder-arm64", "ARM64"),
+    "DockerBuilderX8664": ("docker-builder-x86-64", "X86_64"),
+}
 VOLUME = "workspace"
 
 
@@ -179,7 +182,7 @@ def _add_kind(template: Template, title: str, kind: str, condition: str | None =
                     ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
                     images,
                 ),
-                allow("ReadGitHubKey", ["secretsmanager:GetSecretValue"], Sub(f"{_SECRET}-??????")),
+                allow("ReadGitHubKey", ["secretsmanager:GetSecretValue"], Sub(f"{_APP_KEY}-??????")),
                 allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], GetAtt(logs, "Arn")),
             ),
             **only,
@@ -190,7 +193,7 @@ def _add_kind(template: Template, title: str, kind: str, condition: str | None =
 
 # A secret's ARN without its random end names the secret too:
 # docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen
-_SECRET = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${GitHubAppPrivateKeySecret}"
+_APP_KEY = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${GitHubAppPrivateKeySecret}"
 
 
 def _container(
@@ -228,7 +231,7 @@ def _clone(kind: str, logs: AWSObject) -> ContainerDefinition:
             Environment(Name="GITHUB_URL", Value=Ref("GitHubUrl")),
             Environment(Name="GITHUB_APP_ID", Value=Ref("GitHubAppId")),
         ],
-        Secrets=[Secret(Name="GITHUB_APP_PRIVATE_KEY", ValueFrom=Sub(_SECRET))],
+        Secrets=[Secret(Name="GITHUB_APP_APP_KEY", ValueFrom=Sub(_APP_KEY))],
     )
 
 

@@ -1,8 +1,8 @@
-"""The role of the workflow in infrastructure-live: it starts, follows and stops deployments, and can do nothing else."""
+"""The role of the workflow in infrastructure-live: it starts, follows and stops deployments, and nothing else."""
 
 from typing import Any
 
-from troposphere import Equals, GetAtt, If, Output, Parameter, Ref, Sub, Template
+from troposphere import Equals, GetAtt, If, Output, Parameter, Ref, Select, Split, Sub, Template
 from troposphere.iam import OIDCProvider, Policy, Role
 
 from templates.config import PATH, Config
@@ -61,8 +61,8 @@ def build(config: Config) -> Template:
 def _trust(provider: Any) -> dict[str, Any]:
     """Pin the one job: this repository by its id, this branch, this environment.
 
-    `sub` has two forms: repositories made, renamed or transferred since 2026-07-15 have the ids in it. The other keys are
-    claims of their own, which AWS STS compares since January 2026:
+    `sub` has two forms: repositories made, renamed or transferred since 2026-07-15 have the ids in it. The other
+    keys are claims of their own, which AWS STS compares since January 2026:
     docs.github.com/en/actions/reference/security/oidc
     """
     name = Sub("repo:${Repository}:environment:${GitHubEnvironment}")
@@ -87,8 +87,6 @@ def _trust(provider: Any) -> dict[str, Any]:
 
 
 def _part(index: int) -> Any:
-    from troposphere import Select, Split
-
     return Select(index, Split("/", Ref("Repository")))
 
 

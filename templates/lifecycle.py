@@ -18,7 +18,7 @@ def _policy(*rules: dict[str, Any]) -> str:
 
 
 def keep_newest(count: int) -> str:
-    """Return the policy that keeps the newest images: for our own, whose digest is in the task definitions that matter."""
+    """Return the policy that keeps the newest images: for our own, of which a task uses the newest."""
     return _policy(
         _rule(
             1,

@@ -79,9 +79,7 @@ def build(config: Config) -> Template:
         )
     )
     private_table = template.add_resource(
-        RouteTable(
-            "PrivateRouteTable", VpcId=Ref(vpc), Condition="IsPrivate", Tags=_named("deploy-runner-private")
-        )
+        RouteTable("PrivateRouteTable", VpcId=Ref(vpc), Condition="IsPrivate", Tags=_named("deploy-runner-private"))
     )
     template.add_resource(
         Route(
@@ -109,7 +107,9 @@ def build(config: Config) -> Template:
 
     template.add_output(Output("VpcId", Value=Ref(vpc)))
     template.add_output(
-        Output("SubnetIds", Value=If("IsPrivate", Join(",", list(map(Ref, private))), Join(",", list(map(Ref, public)))))
+        Output(
+            "SubnetIds", Value=If("IsPrivate", Join(",", list(map(Ref, private))), Join(",", list(map(Ref, public))))
+        )
     )
     template.add_output(Output("AssignPublicIp", Value=If("IsPrivate", "DISABLED", "ENABLED")))
     return template
@@ -132,9 +132,7 @@ def _subnet(
         )
     )
     template.add_resource(
-        SubnetRouteTableAssociation(
-            f"{kind}SubnetRoutes{index}", SubnetId=Ref(subnet), RouteTableId=Ref(table), **only
-        )
+        SubnetRouteTableAssociation(f"{kind}SubnetRoutes{index}", SubnetId=Ref(subnet), RouteTableId=Ref(table), **only)
     )
     return subnet
 

@@ -1,4 +1,4 @@
-"""`python -m templates.render` writes templates/rendered/ from apps.yaml and these programs; `--check` tells what is stale."""
+"""`python -m templates.render` writes templates/rendered/ from apps.yaml and these programs."""
 
 import argparse
 import json
@@ -52,7 +52,11 @@ def stale(files: dict[str, str], folder: Path = RENDERED) -> list[str]:
 def main() -> int:
     """Write the rendered files, or check them. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m templates.render", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not current")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing; exit 1 if a file is not current",
+    )
     arguments = parser.parse_args()
     try:
         files = render(read_config())
