@@ -50,28 +50,18 @@ class ConflictException(AWSError):
     """Updating or deleting what is in use, or creating what exists otherwise."""
 
     TYPE = "ConflictException"
-    STATUS = 400
 
 
 class ResourceNotFound(AWSError):
     """A version or an alias that is not there."""
 
     TYPE = "ResourceNotFound"
-    STATUS = 400
 
 
 class StateMachineAlreadyExists(AWSError):
     """Another state machine has this name."""
 
     TYPE = "StateMachineAlreadyExists"
-    STATUS = 400
-
-
-class InvalidToken(AWSError):
-    """A `nextToken` that we did not hand out."""
-
-    TYPE = "InvalidToken"
-    STATUS = 400
 
 
 class ExecutionComm(moto_execution.BaseExecutionWorkerCommunication):
@@ -392,7 +382,7 @@ class Backend(parser_models.StepFunctionsParserBackend):
 
     def stop_execution(self, execution_arn: str, error: str | None = None, cause: str | None = None) -> Execution:
         """Abort an execution, and return once it says so; what has ended stays as it ended."""
-        execution = self.describe_execution(execution_arn)
+        execution: Execution = self.describe_execution(execution_arn)
         deadline = time.monotonic() + LONGEST_STOP_SECONDS
         while execution.exec_worker.env is None and time.monotonic() < deadline:
             time.sleep(0.01)  # its definition is still being parsed
@@ -590,7 +580,7 @@ class Responses(responses.StepFunctionResponse):
                                       "constraint: Member must have value less than or equal to 1000")  # fmt: skip
         token = self._get_param("nextToken")
         if token is not None and not re.fullmatch(r"page-\d+", token):
-            raise InvalidToken("Invalid Token: 'Invalid token'")
+            raise tasks.InvalidToken("Invalid Token: 'Invalid token'")
         first = int(token.removeprefix("page-")) if token else 0
         after = first + limit
         return items[first:after], f"page-{after}" if after < len(items) else None

@@ -23,14 +23,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 from botocore.response import StreamingBody
-from moto.core.exceptions import ServiceException
+from moto.core.exceptions import AWSError, ServiceException
 from moto.ecs.models import ecs_backends
 from moto.stepfunctions.parser.api import (
     HistoryEventType,
-    InvalidOutput,
-    InvalidToken,
     TaskFailedEventDetails,
-    TaskTimedOut,
 )
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.credentials import StateCredentials
@@ -74,6 +71,24 @@ from deploy_runner.local_aws.stepfunctions.interpreter import compact_json, ende
 _POLL_SECONDS = 0.1
 _MISSING_SECONDS = 10.0  # what was just started may not be seen at once
 _CREDENTIALS_SECONDS = 45 * 60
+
+
+class InvalidToken(AWSError):
+    """A task token that was never handed out."""
+
+    TYPE = "InvalidToken"
+
+
+class InvalidOutput(AWSError):
+    """The output of a task that is not JSON, or too long."""
+
+    TYPE = "InvalidOutput"
+
+
+class TaskTimedOut(AWSError):
+    """A task token whose task is over."""
+
+    TYPE = "TaskTimedOut"
 
 
 @dataclass

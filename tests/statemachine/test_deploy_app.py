@@ -1,0 +1,344 @@
+"""Every way through `deploy-app`, run by the interpreter that local AWS uses."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import fake_aws
+import pytest
+from fake_aws import FakeAws, FunctionError, ServiceError
+
+pytestmark = pytest.mark.xdist_group("statemachine")
+
+SHA = "4e6d1f6c2c8f0f0d8a54e0e9d2a1c6b7f3e2d1c0"
+TAG = f"{SHA}-0123456789ab"
+DIGEST = f"sha256:{'d' * 64}"
+DEPLOYMENT: dict[str, Any] = {
+    "id": "cineos-dev-1", "app": "cineos", "environment": "dev", "action": "deploy", "sha": SHA,
+    "image": {"repository_name": "cineos", "repository_uri": "registry/cineos", "tag": TAG},
+    "build": {
+        "task_definition": "arn:aws:ecs:us-east-1:123456789012:task-definition/docker-builder-arm64:3",
+        "task_role": "arn:aws:iam::123456789012:role/deploy-runner/push/cineos",
+        "clone_command": ["--repository", "lightwave-media/cineos", "--sha", SHA],
+        "kaniko_command": ["--context=dir:///workspace/source", "--build-arg=GREETING=it's \"fine\"\nreally"],
+        "environment": [{"Name": "APP_NAME", "Value": "cineos"}, {"Name": "GIT_REF", "Value": SHA}],
+    },
+    "target": {"cluster": "dev", "services": [{"name": "cineos", "containers": ["app"]}]},
+    "timeouts": {"build": 20, "rollout": 20},
+}  # fmt: skip
+REVISION = {"service": "cineos", "service_arn": "arn:service", "task_definition": "arn:td:42"}
+BUILD = ["IsTheImageBuilt", "BuildImage", "ReadDigest", "IsTheImageThere"]
+LONGEST_WAY = [
+    "ValidateRequest", "ReportQueued", "FindImage", *BUILD, "IsThereMoreThanTheBuild", "RegisterRevisions",
+    "DeployServices", "WaitForStable", "ReportOutcome", "WhatIsTheVerdict", "Deployed",
+]  # fmt: skip
+
+
+@dataclass
+class Execution:
+    """How an execution ended, and the way that it took."""
+
+    status: str
+    error: str
+    cause: str
+    output: Any
+    states: list[str]
+    events: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def machine_arn(started_aws: FakeAws) -> str:
+    client = started_aws.client("stepfunctions")
+    created = client.create_state_machine(
+        name="deploy-app", definition=json.dumps(fake_aws.definition()), roleArn=fake_aws.ROLE
+    )
+    return str(created["stateMachineArn"])
+
+
+@pytest.fixture
+def run(aws: FakeAws, machine_arn: str) -> Callable[..., Execution]:
+    """Run a deployment to its end. All goes well unless a test says otherwise."""
+    sfn = aws.client("stepfunctions")
+    outcomes: list[dict[str, Any]] = []
+
+    def report(payload: dict[str, Any]) -> dict[str, Any]:
+        if payload["step"] == "queued":
+            return {"github_deployment_id": 77}
+        failure = payload["failure"]
+        outcomes.append(payload)
+        if failure is None:
+            return {"verdict": "SUCCEEDED", "error": "", "cause": ""}
+        return {"verdict": "FAILED", "error": failure["error"], "cause": f"told: {failure['cause']}"}
+
+    def deploy(payload: dict[str, Any]) -> dict[str, Any]:
+        kind = "revisions" if payload["step"] == "register" else "rollouts"
+        return {kind: [REVISION]}
+
+    def build(request: dict[str, Any]) -> dict[str, Any]:
+        aws.images[f"cineos:{TAG}"] = DIGEST
+        return {"containers": [{"name": "clone", "exitCode": 0}, {"name": "kaniko", "exitCode": 0}]}
+
+    def watch(payload: dict[str, Any]) -> None:
+        sfn.send_task_success(taskToken=payload["task_token"], output='{"verdict": "SUCCEEDED"}')
+
+    aws.functions |= {
+        "ValidateRequest": lambda payload: DEPLOYMENT, "ReportStatus": report,
+        "DeployService": deploy, "WatchRollout": watch,
+    }  # fmt: skip
+    aws.run_task = build
+
+    def execute(*request: object) -> Execution:
+        name, text = str(uuid.uuid4()), json.dumps(request[0] if request else {"app": "cineos"})
+        arn = sfn.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
+        deadline = time.monotonic() + 20
+        while (said := sfn.describe_execution(executionArn=arn))["status"] == "RUNNING":
+            assert time.monotonic() < deadline, aws.calls
+            time.sleep(0.02)
+        events = sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+        states = [e["stateEnteredEventDetails"]["name"] for e in events if e["type"].endswith("StateEntered")]
+        assert len(states) <= 20
+        output = json.loads(said.get("output", "null"))
+        return Execution(said["status"], said.get("error", ""), said.get("cause", ""), output, states, events)
+
+    return execute
+
+
+def changed(**parts: object) -> Callable[[Any], dict[str, Any]]:
+    """A validation that accepts with these parts of the deployment changed."""
+    return lambda payload: {**DEPLOYMENT, **parts}
+
+
+def fails(kind: str, message: str, after: Callable[[Any], Any] | None = None, step: str = "") -> Callable[[Any], Any]:
+    """A function that fails, if a step is given in that step alone."""
+
+    def function(payload: Any) -> Any:
+        if after is not None and payload["step"] != step:
+            return after(payload)
+        raise FunctionError(kind, message)
+
+    return function
+
+
+def test_a_commit_is_built_and_deployed(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    done = run({"app": "cineos", "environment": "dev", "ref": "main"})
+
+    assert (done.status, done.output["verdict"]) == ("SUCCEEDED", "SUCCEEDED")
+    assert done.states == LONGEST_WAY
+    # The request reaches validation as it was sent, and ECS gets every argument as an item of its list.
+    assert aws.called("ValidateRequest")[0]["request"] == {"app": "cineos", "environment": "dev", "ref": "main"}
+    started = aws.called("ValidateRequest")[0]["execution"]
+    assert started["arn"].endswith(started["name"])
+    assert started["started_at"].endswith("Z")
+    ran = aws.called("RunTask")[0]
+    assert ran["overrides"] == {
+        "taskRoleArn": DEPLOYMENT["build"]["task_role"],
+        "containerOverrides": [
+            {
+                "name": "clone",
+                "command": DEPLOYMENT["build"]["clone_command"],
+                "environment": [{"name": "APP_NAME", "value": "cineos"}, {"name": "GIT_REF", "value": SHA}],
+            },
+            {"name": "kaniko", "command": DEPLOYMENT["build"]["kaniko_command"]},
+        ],
+    }
+    assert ran["group"] == "cineos-dev-1"
+    assert ran["networkConfiguration"]["awsvpcConfiguration"]["subnets"] == ["subnet-a", "subnet-b"]
+    # What is deployed is the digest, by the revisions that were registered.
+    register, update = aws.called("DeployService")
+    assert (register["step"], register["digest"]) == ("register", DIGEST)
+    assert (update["step"], update["revisions"]) == ("update", [REVISION])
+    assert aws.called("WatchRollout")[0]["rollouts"] == [REVISION]
+    assert aws.called("ReportStatus")[1]["github_deployment_id"] == 77
+
+
+def test_an_image_that_exists_is_not_built(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.images[f"cineos:{TAG}"] = DIGEST
+
+    done = run()
+
+    assert done.status == "SUCCEEDED"
+    assert done.states == [state for state in LONGEST_WAY if state not in BUILD[1:]]
+    assert aws.called("DeployService")[0]["digest"] == DIGEST
+
+
+def test_the_action_build_ends_with_the_image(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["ValidateRequest"] = changed(action="build")
+
+    done = run()
+
+    assert done.status == "SUCCEEDED"
+    assert f"cineos:{TAG}" in aws.images
+    assert not aws.called("DeployService")
+
+
+def test_a_request_that_is_rejected_starts_nothing(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["ValidateRequest"] = fails("RefNotAllowed", 'main isn\'t "allowed"\nin prod')
+
+    done = run()
+
+    assert (done.status, done.error) == ("FAILED", "RefNotAllowed")
+    assert json.loads(done.cause.removeprefix("told: "))["errorMessage"] == 'main isn\'t "allowed"\nin prod'
+    assert done.states == ["ValidateRequest", "ReportOutcome", "WhatIsTheVerdict", "NotDeployed"]
+    told = aws.called("ReportStatus")[0]
+    assert (told["deployment"], told["github_deployment_id"]) == (None, None)
+    assert told["failure"]["state"] == "ValidateRequest"
+    assert not aws.called("RunTask")
+
+
+def test_github_not_answering_to_the_report_changes_nothing(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["ReportStatus"] = fails("GitHubRefused", "no", aws.functions["ReportStatus"], "queued")
+
+    done = run()
+
+    assert (done.status, done.states) == ("SUCCEEDED", LONGEST_WAY)
+    assert aws.called("ReportStatus")[-1]["github_deployment_id"] is None
+
+
+def test_a_build_that_fails_is_not_tried_again(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.run_task = lambda request: {
+        "stoppedReason": "Essential container in task exited",
+        "containers": [{"name": "clone", "exitCode": 0}, {"name": "kaniko", "exitCode": 1, "reason": 'a "reason"'}],
+    }
+
+    done = run()
+
+    assert (done.status, done.error) == ("FAILED", "States.TaskFailed")
+    task = json.loads(aws.called("ReportStatus")[-1]["failure"]["cause"])
+    assert [(c["Name"], c["ExitCode"]) for c in task["Containers"]] == [("clone", 0), ("kaniko", 1)]
+    assert task["StoppedReason"] == "Essential container in task exited"
+    assert len(aws.called("RunTask")) == 1
+    assert not aws.called("DeployService")
+
+
+def test_a_build_task_that_could_not_start_is_tried_again(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    answers = [
+        {"failures": [{"reason": "Capacity is unavailable at this time."}], "tasks": []},
+        ServiceError("ThrottlingException", "Rate exceeded"),
+        aws.run_task,
+    ]
+
+    def run_task(request: dict[str, Any]) -> dict[str, Any]:
+        answer = answers.pop(0)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer(request) if callable(answer) else answer
+
+    aws.run_task = run_task
+
+    done = run()
+
+    assert done.status == "SUCCEEDED"
+    failed = [e["taskFailedEventDetails"]["error"] for e in done.events if e["type"] == "TaskFailed"]
+    assert failed == ["AmazonECS.Unknown", "ECS.AmazonECSException"]
+
+
+def test_a_build_that_did_not_push_is_named(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.run_task = lambda request: {"containers": [{"name": "kaniko", "exitCode": 0}]}
+
+    done = run()
+
+    assert (done.status, done.error) == ("FAILED", "ImageNotPushed")
+    assert f"no image cineos:{TAG}. Look at the build's log" in done.cause
+
+
+def test_a_build_that_takes_too_long_is_stopped(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["ValidateRequest"] = changed(timeouts={"build": 1, "rollout": 20})
+    aws.run_task = lambda request: {"lastStatus": "RUNNING"}
+
+    done = run()
+
+    assert (done.status, done.error) == ("FAILED", "States.Timeout")
+    assert aws.called("ReportStatus")[-1]["failure"] == {"state": "BuildImage", "error": "States.Timeout", "cause": ""}
+    deadline = time.monotonic() + 3
+    while not aws.called("StopTask") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [call["task"] for call in aws.called("StopTask")] == list(aws.tasks)
+
+
+@pytest.mark.parametrize("step", ["register", "update"])
+def test_a_service_that_cannot_be_changed_fails(aws: FakeAws, run: Callable[..., Execution], step: str) -> None:
+    aws.functions["DeployService"] = fails("TargetMisconfigured", "no", aws.functions["DeployService"], step)
+
+    done = run()
+
+    assert (done.status, done.error) == ("FAILED", "TargetMisconfigured")
+    assert not aws.called("WatchRollout")
+
+
+def test_a_rollout_that_fails_says_why(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    sfn = aws.client("stepfunctions")
+    cause = "cineos: exit 1, 3 times, \"KeyError: 'DATABASE_URL'\"; cineos:41 still serves"
+
+    def watch(payload: dict[str, Any]) -> None:
+        answer = {"taskToken": payload["task_token"], "error": "RolloutRolledBack", "cause": cause}
+        threading.Timer(0.1, sfn.send_task_failure, kwargs=answer).start()
+
+    aws.functions["WatchRollout"] = watch
+
+    done = run()
+
+    assert (done.status, done.error, done.cause) == ("FAILED", "RolloutRolledBack", f"told: {cause}")
+
+
+def test_a_rollout_without_a_verdict_times_out_and_its_token_is_dead(
+    aws: FakeAws, run: Callable[..., Execution]
+) -> None:
+    aws.functions["ValidateRequest"] = changed(timeouts={"build": 20, "rollout": 1})
+    aws.functions["WatchRollout"] = lambda payload: None
+
+    done = run()
+
+    assert (done.status, done.error) == ("FAILED", "States.Timeout")
+    assert aws.called("ReportStatus")[-1]["failure"]["state"] == "WaitForStable"
+    sfn = aws.client("stepfunctions")
+    with pytest.raises(sfn.exceptions.TaskTimedOut):
+        sfn.send_task_success(taskToken=aws.called("WatchRollout")[0]["task_token"], output="{}")
+
+
+def test_a_report_that_fails_leaves_a_success_a_success(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["ReportStatus"] = fails("GitHubRefused", "no", aws.functions["ReportStatus"], "outcome")
+
+    done = run()
+
+    assert (done.status, done.output) == ("SUCCEEDED", {"verdict": "SUCCEEDED", "error": "", "cause": ""})
+
+
+def test_a_report_that_fails_hides_no_failure(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["ReportStatus"] = fails("GitHubRefused", "no", aws.functions["ReportStatus"], "outcome")
+    aws.run_task = lambda request: {"containers": [{"name": "kaniko", "exitCode": 0}]}
+
+    done = run()
+
+    assert (done.status, done.error) == ("FAILED", "ImageNotPushed")
+    assert done.cause.startswith("ReadDigest: The build ended with exit code 0, but the registry has no image")
+
+
+def test_what_is_transient_is_tried_again_with_a_token_of_its_own(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    first: list[str] = []
+    watch = aws.functions["WatchRollout"]
+
+    def throttled_once(payload: dict[str, Any]) -> Any:
+        if not first:
+            first.append(payload["task_token"])
+            raise ServiceError("TooManyRequestsException", "Rate Exceeded.")
+        return watch(payload)
+
+    aws.functions["WatchRollout"] = throttled_once
+
+    done = run()
+
+    assert done.status == "SUCCEEDED"
+    tokens = [call["task_token"] for call in aws.called("WatchRollout")]
+    assert len(set(tokens)) == 2
+
+
+@pytest.mark.parametrize("text", ['"cineos"', "null", "[]", "5", '{"x": "{% $uuid() %}"}'])
+def test_any_json_reaches_validation_as_it_is(aws: FakeAws, run: Callable[..., Execution], text: str) -> None:
+    aws.functions["ValidateRequest"] = fails("RequestMalformed", "no")
+
+    assert run(json.loads(text)).error == "RequestMalformed"
+    assert aws.called("ValidateRequest")[0]["request"] == json.loads(text)
