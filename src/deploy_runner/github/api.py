@@ -11,7 +11,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from typing import IO, Any
@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from deploy_runner.domain.errors import one_line, show
 from deploy_runner.github.errors import GitHubNotFound, GitHubRefused, GitHubUnavailable
 
+_Request = urllib.request.Request
 API_VERSION = "2022-11-28"
 SECONDS_PER_CALL = 20.0  # with all of its retries: a Lambda of ours has 60 s
 SECONDS_PER_TRY = 10.0
@@ -44,8 +45,14 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
     """Follow a redirect (a renamed repository) only to the same host: urllib would send the token anywhere."""
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> urllib.request.Request | None:
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> _Request | None:
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if req.get_method() != "GET" or (old.scheme, old.netloc) != (new.scheme, new.netloc):
             return None
@@ -185,11 +192,11 @@ def _message(error: urllib.error.HTTPError) -> str:
         return one_line(error.reason or "no reason given", 100)
 
 
-def _limited(headers: Mapping[str, str], said: str) -> bool:
+def _limited(headers: Message, said: str) -> bool:
     return "Retry-After" in headers or headers.get("X-RateLimit-Remaining") == "0" or "rate limit" in said.lower()
 
 
-def _asked_to_wait(headers: Mapping[str, str]) -> float | None:
+def _asked_to_wait(headers: Message) -> float | None:
     """Return the seconds that GitHub asks to wait, None where it does not say."""
     try:
         if headers.get("Retry-After"):
