@@ -52,7 +52,7 @@ def build(config: Config) -> Template:
 
 
 def _trust() -> dict[str, Any]:
-    """Trust our functions' roles by name. A role as principal would have to exist first, and be gone for good once made anew."""
+    """Trust our functions' roles by name: a role as principal must exist first, and is another once made anew."""
     roles = [
         arn("iam", f"role{PATH}deploy-runner-{name}", region="", account="${DeployRunnerAccount}")
         for name in ("deploy-service", "validate-request", "watch-rollout")

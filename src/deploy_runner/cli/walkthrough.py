@@ -6,6 +6,7 @@ what a user would type: `deploy-runner local up`, `sam`, `aws`, `git`.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -110,7 +111,7 @@ class Walkthrough:
                     remedy=f"read what it said:\n{log.read_text(errors='replace')[-3000:].strip()}",
                 )
             try:
-                with urllib.request.urlopen(f"{self.endpoint}/_local/health", timeout=1):
+                with urllib.request.urlopen(f"{self.endpoint}/_local/health", timeout=1):  # noqa: S310 - our own
                     return
             except OSError:
                 time.sleep(0.05)
@@ -134,13 +135,13 @@ class Walkthrough:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AWS_") or k == "AWS_CA_BUNDLE"}
         clean["PATH"] = f"{bin_folder}{os.pathsep}{clean['PATH']}"
         exports = run(["deploy-runner", "local", "env", "--port", str(self.port), "--format", "json"], env=clean)
-        return clean | json.loads(exports) | {"AWS_PAGER": ""}
+        return {**clean, **json.loads(exports), "AWS_PAGER": ""}
 
     def client(self, service: str) -> Any:
         """A boto3 client, for what is asked too often for a command line."""
         import boto3
 
-        return boto3.client(
+        return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.endpoint,
             region_name=self.env["AWS_DEFAULT_REGION"],
@@ -161,18 +162,18 @@ class Walkthrough:
 
     def deploy_stack(self) -> None:
         """`sam deploy`, and the runners' images."""
-        command = ["sam", "deploy", "--config-env", "local"]
-        if self.port != 4566:  # samconfig.toml names the default port
-            command += ["--parameter-overrides", *self.parameters()]
+        command = ["sam", "deploy", "--config-env", "local", "--parameter-overrides", *self.parameters()]
         run(command, env=self.env, cwd=self.checkout)
 
     def parameters(self) -> list[str]:
-        """The parameters of samconfig.toml's section `local`, with this port's addresses."""
+        """The parameters of samconfig.toml's section `local`, with this port's addresses and this machine's CPU."""
         import tomllib
 
         config = tomllib.loads((self.checkout / "samconfig.toml").read_text())
         overrides = config["local"]["deploy"]["parameters"]["parameter_overrides"]
         words = overrides.split() if isinstance(overrides, str) else list(overrides)
+        words = [word for word in words if not word.startswith("LambdaArchitecture=")]
+        words.append(f"LambdaArchitecture={self.env['LAMBDA_ARCHITECTURE']}")
         return [word.replace("127.0.0.1:4567", f"127.0.0.1:{self.port + 1}") for word in words]
 
     def push_runner_images(self) -> None:
@@ -194,14 +195,14 @@ class Walkthrough:
 
     def github_api(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One call of GitHub's API as a person would make it."""
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310 - our own
             f"{self.github}/api/v3{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self.env['LOCAL_GITHUB_TOKEN']}", "Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as response:
+            with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - our own
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
             raise StepFailed(
@@ -239,6 +240,41 @@ class Walkthrough:
             "POST",
             f"/repos/{repository}/check-runs",
             {"name": name, "head_sha": sha, "status": "completed", "conclusion": conclusion},
+        )
+
+    # --- the sample app -------------------------------------------------------------------------------------------
+
+    def create_service(self, app: str, environment: str, secret: str | None = None) -> None:
+        """`aws cloudformation deploy` of an app's service in the default network. At first it serves a placeholder."""
+        subnets = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")["Subnets"]
+        parameters = {
+            "App": app,
+            "Environment": environment,
+            "VpcId": subnets[0]["VpcId"],
+            "SubnetIds": ",".join(subnet["SubnetId"] for subnet in subnets),
+            **({"Secret": secret} if secret else {}),
+        }
+        command = ["aws", "cloudformation", "deploy", "--stack-name", f"{app}-{environment}"]
+        command += ["--template-file", str(self.checkout / "examples" / "app-service.yaml")]
+        command += ["--capabilities", "CAPABILITY_NAMED_IAM"]
+        command += ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
+        run(command, env=self.env)
+
+    def write_sample_app(self, clone: Path, version: str, *, crash: bool = False) -> None:
+        """Write a version of the sample app into a clone; with `crash`, one that ends at its start with exit code 1."""
+        examples = self.checkout / "examples"
+        shutil.copytree(examples / "sample-app", clone, dirs_exist_ok=True)
+        (clone / "www" / "index.html").write_text(f"version {version}\n")
+        if crash:
+            shutil.copy(examples / "sample-app-that-crashes" / "start", clone / "start")
+
+    def count_tasks(self) -> int:
+        """How many runner tasks there were, running or stopped; ECS shows stopped ones for about an hour."""
+        tasks = self.client("ecs").get_paginator("list_tasks")
+        return sum(
+            len(page["taskArns"])
+            for status in ("RUNNING", "STOPPED")
+            for page in tasks.paginate(cluster="deploy-runner", desiredStatus=status)
         )
 
     # --- deployments ----------------------------------------------------------------------------------------------
@@ -298,14 +334,12 @@ class Walkthrough:
 
     def service_url(self, cluster: str, service: str) -> str:
         """The loopback URL of a service."""
-        said = run(
-            ["deploy-runner", "local", "services", "--port", str(self.port), "--format", "json"], env=self.env
-        )
-        return next(s["url"] for s in json.loads(said) if (s["cluster"], s["service"]) == (cluster, service))
+        said = run(["deploy-runner", "local", "services", "--port", str(self.port), "--format", "json"], env=self.env)
+        return next(str(s["url"]) for s in json.loads(said) if (s["cluster"], s["service"]) == (cluster, service))
 
     def page(self, url: str) -> str:
         """What a browser would get."""
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own
             return str(response.read().decode()).strip()
 
 
