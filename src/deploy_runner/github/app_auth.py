@@ -77,6 +77,9 @@ class AppAuth:
         except GitHubRefused as refused:
             if "does not exist or is not accessible" in str(refused):
                 raise _mismatch(repository, repository_id) from None
+            if "not granted to this installation" in str(refused):
+                rule = f"The GitHub App must be granted {', '.join(f'{k}: {v}' for k, v in permissions.items())}"
+                raise GitHubRefused(rule, repository, "Grant it in the App's settings, and accept it there") from None
             raise
         try:
             token, expires = given["token"], _seconds(given["expires_at"])
