@@ -285,7 +285,9 @@ class _Value:
             self.problem(f"must list at least {at_least}", "Add one, or leave the key out", "an empty list")
         return tuple(items)
 
-    def mapping(self, key_pattern: str | None = None, key_rule: str = "", at_least: int = 0) -> "dict[str, _Value]":
+    def mapping(
+        self, key_pattern: str | None = None, key_rule: str = "", at_least: int = 0, limit: int = 64
+    ) -> "dict[str, _Value]":
         if self.kind != "map":
             self.problem("must be a mapping", "Write `key: value` lines below it")
             return {}
@@ -297,7 +299,7 @@ class _Value:
                 place.problem("a key must be text", "Put it in quotes if it is meant", show(key_node.value))
             elif key in found:
                 place.problem("must not be given twice", "Remove one of the two", f"also on line {found[key].line}")
-            elif key_pattern is not None and not (len(key) <= 64 and re.fullmatch(key_pattern, key)):
+            elif key_pattern is not None and not (len(key) <= limit and re.fullmatch(key_pattern, key)):
                 place.problem(f"must be named by {key_rule}", "Rename it", show(key))
             else:
                 found[key] = self.at(value_node, key)
@@ -469,7 +471,7 @@ def _build_args(value: _Value) -> tuple[tuple[str, str], ...]:
     remedy = (
         "Write one line of text in quotes, at most 1000 characters; never a secret, it stands in the image's history"
     )
-    given = value.mapping(BUILD_ARGUMENT, rule)
+    given = value.mapping(BUILD_ARGUMENT, rule, limit=100)
     return tuple((key, given[key].text(r"[^\x00-\x1f\x7f]*", "text", remedy, 1000)) for key in sorted(given))
 
 
@@ -495,7 +497,7 @@ def _environment(name: str, value: _Value, shared: _Record, target: Target) -> E
 
 def _services(value: _Value) -> tuple[Service, ...]:
     remedy = "Write the names of the containers that run the image, as in [app]"
-    given = value.mapping(ECS_NAME, "letters, digits, hyphens and underscores", 1)
+    given = value.mapping(ECS_NAME, "letters, digits, hyphens and underscores, at most 255", 1, 255)
     return tuple(
         Service(name, containers.texts(ECS_NAME, "the name of a container", remedy, at_least=1))
         for name, containers in given.items()

@@ -1,0 +1,270 @@
+"""The four functions as the state machine calls them: what they return, raise, and tell."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from deploy_runner.aws.clients import TargetClients
+from deploy_runner.domain.errors import (
+    AppNotAllowed,
+    ChecksNotGreen,
+    RefNotAllowed,
+    RequestMalformed,
+    TargetMisconfigured,
+)
+from deploy_runner.github.errors import GitHubUnavailable
+from tests.unit.conftest import ENVIRONMENT, Context
+from tests.unit.fake_ecs import FakeEcs
+from tests.unit.fake_github import SHA, FakeGitHub
+from tests.unit.test_waits import Logs, States
+
+EXECUTION = {
+    "arn": "arn:aws:states:us-east-1:123456789012:execution:deploy-app:d-1",
+    "name": "d-1",
+    "started_at": "2026-01-01T00:00:00Z",
+}
+REQUEST = {"app": "cineos", "environment": "dev", "ref": "main"}
+
+
+@pytest.fixture
+def github(monkeypatch: pytest.MonkeyPatch) -> FakeGitHub:
+    import functions.github_app
+
+    fake = FakeGitHub()
+    monkeypatch.setattr(functions.github_app, "github", lambda repository_id=None: fake)
+    return fake
+
+
+@pytest.fixture
+def ecs(monkeypatch: pytest.MonkeyPatch) -> FakeEcs:
+    from functions.deploy_service import handler as deploy
+    from functions.validate_request import handler as validate
+    from functions.watch_rollout import handler as watch
+
+    fake = FakeEcs()
+    fake.add_service("cineos", fake.add_definition("cineos"))
+    for module in (deploy, validate, watch):
+        monkeypatch.setattr(module, "in_target", lambda target, session: TargetClients(fake, Logs()))
+    return fake
+
+
+def validate(request: object, context: Context) -> dict[str, Any]:
+    from functions.validate_request.handler import lambda_handler
+
+    return lambda_handler({"request": request, "execution": EXECUTION}, context)
+
+
+def report(step: str, deployment: object, context: Context, **more: object) -> dict[str, Any]:
+    from functions.report_status.handler import lambda_handler
+
+    event = {"step": step, "deployment": deployment, "execution": EXECUTION, **more}
+    return lambda_handler(event, context)
+
+
+@pytest.fixture
+def deployment(github: FakeGitHub, ecs: FakeEcs, aws: Any, context: Context) -> dict[str, Any]:
+    """An accepted deployment, as validate_request gives it."""
+    return validate(REQUEST, context)
+
+
+# --- validate_request -------------------------------------------------------------------------------------------------
+
+
+def test_an_accepted_request_becomes_every_parameter_of_the_later_states(deployment: dict[str, Any]) -> None:
+    assert deployment["sha"] == SHA
+    assert deployment["id"] == "d-1"
+    assert deployment["build"]["task_definition"] == "builder-arm64:1"
+    assert deployment["build"]["task_role"].endswith("role/deploy-runner/push/cineos")
+    assert deployment["image"]["repository_uri"] == f"{ENVIRONMENT['REGISTRY_PREFIX']}/cineos"
+    assert deployment["target"]["services"] == [{"name": "cineos", "containers": ["app"]}]
+    assert deployment["source"] is None
+    assert json.loads(json.dumps(deployment)) == deployment
+
+
+@pytest.mark.parametrize("request_", [None, [], "cineos", 7, {}, {"app": "cineos"}, REQUEST | {"shell": "rm"}])
+def test_what_is_no_request_is_malformed(request_: object, environment: None, context: Context) -> None:
+    with pytest.raises(RequestMalformed) as raised:
+        validate(request_, context)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_app_is_refused_before_github_is_asked(environment: None, context: Context) -> None:
+    with pytest.raises(AppNotAllowed):
+        validate(REQUEST | {"app": "billing"}, context)
+
+
+def test_rules_that_need_github_are_kept(github: FakeGitHub, ecs: FakeEcs, environment: None, context: Context) -> None:
+    with pytest.raises(RefNotAllowed):
+        validate(REQUEST | {"environment": "prod", "ref": "experiment"}, context)
+    github.conclusions = {"tests": "failure"}
+    with pytest.raises(ChecksNotGreen, match="tests"):
+        validate(REQUEST, context)
+    github.repository_id = 666
+    with pytest.raises(AppNotAllowed, match="1001"):
+        validate(REQUEST, context)
+
+
+@pytest.mark.parametrize("controller", ["CODE_DEPLOY", "EXTERNAL"])
+def test_a_service_with_another_controller_is_refused_at_validation(
+    github: FakeGitHub, ecs: FakeEcs, environment: None, context: Context, controller: str
+) -> None:
+    ecs.services["cineos"]["deploymentController"] = {"type": controller}
+    with pytest.raises(TargetMisconfigured, match=controller):
+        validate(REQUEST, context)
+    assert validate(REQUEST | {"action": "build"}, context)["action"] == "build"  # it touches no service
+
+
+# --- deploy_service and watch_rollout ---------------------------------------------------------------------------------
+
+
+def test_revisions_become_rollouts_with_the_same_keys(
+    deployment: dict[str, Any], ecs: FakeEcs, context: Context
+) -> None:
+    from functions.deploy_service.handler import lambda_handler
+
+    event = {"step": "register", "deployment": deployment, "digest": "sha256:" + "a" * 64}
+    revisions = lambda_handler(event, context)["revisions"]
+    assert lambda_handler(event, context)["revisions"] == revisions
+    event = {"step": "update", "deployment": deployment, "revisions": revisions}
+    assert lambda_handler(event, context) == {"rollouts": revisions} == lambda_handler(event, context)
+    assert list(revisions[0]) == ["service", "service_arn", "cluster", "task_definition", "previous_task_definition"]
+    assert [name for name, _ in ecs.changes] == ["RegisterTaskDefinition", "UpdateService"]
+
+
+def test_a_wait_is_stored_and_an_event_of_its_service_answers_it(
+    deployment: dict[str, Any], ecs: FakeEcs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deploy_runner.aws import clients
+    from functions.deploy_service.handler import lambda_handler as deploy
+    from functions.watch_rollout import handler
+
+    states, real = States(), clients.client
+    monkeypatch.setattr(handler, "client", lambda name: states if name == "stepfunctions" else real(name))
+    register = {"step": "register", "deployment": deployment, "digest": "sha256:" + "a" * 64}
+    rollouts = deploy({"step": "update", "deployment": deployment, **deploy(register, context)}, context)["rollouts"]
+    wait = {"task_token": "token-1", "execution": EXECUTION, "deployment": deployment, "rollouts": rollouts}
+
+    handler.lambda_handler(wait, context)
+    assert states.answers == []
+    ecs.service_deployments[0]["status"] = "SUCCESSFUL"
+    task = {"group": "service:another", "clusterArn": "arn:aws:ecs:us-east-1:123456789012:cluster/dev"}
+    handler.lambda_handler({"source": "aws.ecs", "detail-type": "ECS Task State Change", "detail": task}, context)
+    assert states.answers == []
+    task["group"] = "service:cineos"
+    handler.lambda_handler({"source": "aws.ecs", "detail-type": "ECS Task State Change", "detail": task}, context)
+    assert [kind for kind, _ in states.answers] == ["success"]
+
+
+# --- report_status ----------------------------------------------------------------------------------------------------
+
+
+def history(aws: Any) -> dict[str, Any]:
+    [item] = aws.client("dynamodb").scan(TableName=ENVIRONMENT["DEPLOYMENTS_TABLE"])["Items"]
+    return {key: next(iter(value.values())) for key, value in item.items()}
+
+
+def test_a_deployment_is_queued_and_then_told_as_a_success(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    assert report("queued", deployment, context) == {"github_deployment_id": 77}
+    assert history(aws)["verdict"] == "RUNNING"
+
+    told = report("outcome", deployment, context, failure=None, github_deployment_id=77)
+
+    assert told == {"verdict": "SUCCEEDED", "error": "", "cause": ""}
+    assert [given["state"] for what, given in github.calls if what == "status"] == ["queued", "success"]
+    [check] = [given for what, given in github.calls if what == "check run"]
+    assert (check["conclusion"], check["title"]) == ("success", "cineos to dev: SUCCEEDED")
+    kept = history(aws)
+    assert (kept["pk"], kept["verdict"], kept["sha"]) == ("APP#cineos#dev", "SUCCEEDED", SHA)
+    assert "unreported" not in kept
+
+
+def test_a_build_alone_opens_no_github_deployment(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    built = deployment | {"action": "build"}
+    assert report("queued", built, context) == {"github_deployment_id": None}
+    report("outcome", built, context, failure=None, github_deployment_id=None)
+    assert [what for what, _ in github.calls] == ["check run"]
+
+
+def test_a_rollback_is_told_with_its_line(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    line = "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; v41 still serves"
+    failure = {"state": "WaitForStable", "error": "RolloutRolledBack", "cause": line}
+    told = report("outcome", deployment, context, failure=failure, github_deployment_id=77)
+    assert told == {"verdict": "ROLLED_BACK", "error": "RolloutRolledBack", "cause": line}
+    assert ("failure", line) in [(g.get("state"), g.get("description")) for _, g in github.calls]
+
+
+def test_a_failed_build_names_its_container_and_the_last_line_of_its_log(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    logs = aws.client("logs")
+    group, stream = "/deploy-runner/docker-builder", "docker-builder/kaniko/t1"
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    message = "error building image: failed to execute command: exit status 7"
+    logs.put_log_events(
+        logGroupName=group, logStreamName=stream, logEvents=[{"timestamp": int(time.time() * 1000), "message": message}]
+    )
+    containers = [{"Name": "clone", "ExitCode": 0}, {"Name": "kaniko", "ExitCode": 1}]
+    family = "arn:aws:ecs:us-east-1:123456789012:task-definition/docker-builder-arm64:3"
+    task = {"TaskArn": "arn:aws:ecs:us-east-1:1:task/deploy-runner/t1", "TaskDefinitionArn": family}
+    failure = {"state": "BuildImage", "error": "States.TaskFailed"}
+    failure["cause"] = json.dumps(task | {"Containers": containers, "StoppedReason": "Essential container exited"})
+
+    told = report("outcome", deployment, context, failure=failure, github_deployment_id=77)
+
+    assert told == {"verdict": "FAILED", "error": "States.TaskFailed", "cause": f"kaniko: exit 1: {message}"}
+
+
+def test_a_rejected_request_is_told_to_no_repository(github: FakeGitHub, aws: Any, context: Context) -> None:
+    cause = json.dumps({"errorType": "AppNotAllowed", "errorMessage": "An app must be listed: 'billing'."})
+    failure = {"state": "ValidateRequest", "error": "AppNotAllowed", "cause": cause}
+    told = report("outcome", None, context, failure=failure, github_deployment_id=None)
+    assert told["verdict"] == "REJECTED"
+    assert told["error"] == "AppNotAllowed"
+    assert told["cause"] == "An app must be listed: 'billing'."
+    assert github.calls == []
+    assert aws.client("dynamodb").scan(TableName=ENVIRONMENT["DEPLOYMENTS_TABLE"])["Items"] == []
+
+
+def test_github_that_does_not_answer_changes_no_outcome(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    github.error = GitHubUnavailable("GitHub must answer")
+    with pytest.raises(GitHubUnavailable):  # the state machine tries this again, and goes on without
+        report("queued", deployment, context)
+    told = report("outcome", deployment, context, failure=None, github_deployment_id=None)
+    assert told["verdict"] == "SUCCEEDED"
+    assert history(aws)["unreported"] == "github deployment,github check run"
+
+    github.error = None
+    report("outcome", deployment, context, failure=None, github_deployment_id=None)
+    assert [what for what, _ in github.calls] == ["deployment", "status", "status", "check run"]
+
+
+def test_programs_and_people_are_told_too(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    queue = aws.client("sqs").create_queue(QueueName="listener")["QueueUrl"]
+    queue_arn = "arn:aws:sqs:us-east-1:123456789012:listener"
+    aws.client("sns").subscribe(TopicArn=ENVIRONMENT["OUTCOMES_TOPIC_ARN"], Protocol="sqs", Endpoint=queue_arn)
+    aws.client("events").put_rule(Name="outcomes", EventPattern=json.dumps({"source": ["deploy-runner"]}))
+    aws.client("events").put_targets(Rule="outcomes", Targets=[{"Id": "listener", "Arn": queue_arn}])
+
+    report("outcome", deployment, context, failure=None, github_deployment_id=77)
+
+    received = aws.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
+    bodies = [json.loads(message["Body"]) for message in received]
+    [event] = [body for body in bodies if body.get("source") == "deploy-runner"]
+    [message] = [body for body in bodies if body.get("Type") == "Notification"]
+    assert event["detail-type"] == "Deployment Outcome"
+    assert event["detail"] | {"app": "cineos", "environment": "dev", "verdict": "SUCCEEDED"} == event["detail"]
+    assert message["Subject"] == "cineos to dev: SUCCEEDED"
+    assert EXECUTION["arn"] in message["Message"]

@@ -1,0 +1,182 @@
+"""A wait is answered once, by what ECS says, whatever the order in which events come."""
+
+import json
+from typing import Any
+
+import pytest
+
+from deploy_runner.aws.clients import TargetClients
+from deploy_runner.aws.waits import Wait, Waits, settle
+from deploy_runner.domain.errors import TargetMisconfigured
+from deploy_runner.domain.rollout import Failed, Pending, Rollout, Succeeded
+from tests.unit.fake_ecs import CLUSTER, FakeEcs, client_error, service_arn
+
+TABLE = "deploy-runner-deployments"
+
+
+class States:
+    """Step Functions, which takes only the first answer to a token."""
+
+    def __init__(self, error: str = "") -> None:
+        self.answers: list[tuple[str, dict[str, Any]]] = []
+        self.error = error
+
+    def _answer(self, kind: str, given: dict[str, Any]) -> None:
+        if self.error:
+            raise client_error(self.error)
+        if any(earlier["taskToken"] == given["taskToken"] for _, earlier in self.answers):
+            raise client_error("TaskTimedOut")
+        self.answers.append((kind, given))
+
+    def send_task_success(self, **given: Any) -> None:
+        self._answer("success", given)
+
+    def send_task_failure(self, **given: Any) -> None:
+        self._answer("failure", given)
+
+
+class Logs:
+    def get_log_events(self, **_: Any) -> dict[str, Any]:
+        return {"events": [{"message": "KeyError: 'DATABASE_URL'"}]}
+
+
+@pytest.fixture
+def fake() -> FakeEcs:
+    fake = FakeEcs()
+    options = {"awslogs-group": "/apps/cineos", "awslogs-stream-prefix": "cineos"}
+    app = {"name": "app", "image": "i", "logConfiguration": {"logDriver": "awslogs", "options": options}}
+    old, _ = (fake.add_definition("cineos", {}, containerDefinitions=[app]) for _ in range(2))
+    fake.add_service("cineos", old)
+    return fake
+
+
+def wait_for(fake: FakeEcs, token: str = "token-1") -> Wait:  # noqa: S107
+    old, new = fake.definitions
+    rollout = Rollout("cineos", service_arn("cineos"), CLUSTER, new, old)
+    return Wait(token, "arn:execution:1", "d-1", {"role_arn": "r", "region": "us-east-1"}, (rollout,), 600)
+
+
+class Run:
+    """One deployment's wait with everything that it needs."""
+
+    def __init__(self, aws: Any, fake: FakeEcs) -> None:
+        self.fake, self.states, self.naps = fake, States(), list[float]()
+        self.table = aws.client("dynamodb")
+        self.waits = Waits(self.table, TABLE)
+        self.wait = wait_for(fake)
+        self.waits.store(self.wait)
+
+    def settle(self, ended: str | None = None) -> object:
+        clients = TargetClients(self.fake, Logs())
+        return settle(self.wait, clients, self.states, self.waits, ended, self.naps.append)
+
+    def stored(self) -> list[Wait]:
+        return self.waits.of_service(service_arn("cineos"))
+
+
+@pytest.fixture
+def run(aws: Any, fake: FakeEcs) -> Run:
+    return Run(aws, fake)
+
+
+def test_a_stored_wait_is_found_by_its_service_and_reads_back_the_same(run: Run) -> None:
+    [found] = run.stored()
+    assert (found.task_token, found.rollouts, found.target) == ("token-1", run.wait.rollouts, run.wait.target)
+    assert run.waits.of_service(service_arn("another")) == []
+    [item] = run.table.scan(TableName=TABLE)["Items"]
+    assert item["pk"]["S"] == f"ROLLOUT#{service_arn('cineos')}"
+    assert item["sk"]["S"] == "TOKEN#arn:execution:1"
+    assert int(item["expires_at"]["N"]) > 600
+
+
+def test_a_rollout_in_progress_answers_nothing_and_waits_no_second(run: Run) -> None:
+    run.fake.update_service(service="cineos", taskDefinition=run.wait.rollouts[0].task_definition)
+    assert run.settle() == Pending()
+    assert (run.states.answers, run.naps, len(run.stored())) == ([], [], 1)
+
+
+def test_success_is_answered_and_the_token_forgotten(run: Run) -> None:
+    run.fake.add_rollout(run.wait.rollouts[0].task_definition, "SUCCESSFUL")
+    assert isinstance(run.settle(), Succeeded)
+    [(kind, given)] = run.states.answers
+    assert (kind, json.loads(given["output"])) == ("success", {"verdict": "SUCCEEDED"})
+    assert run.stored() == []
+
+
+def test_a_rollback_is_a_failure_with_its_reason_in_one_line(run: Run) -> None:
+    new, old = run.wait.rollouts[0].task_definition, run.wait.rollouts[0].previous_task_definition
+    run.fake.add_rollout(new, "ROLLBACK_IN_PROGRESS", "deployment circuit breaker: tasks failed to start")
+    for number in range(3):
+        containers = [{"name": "app", "exitCode": 1}]
+        run.fake.tasks.append({"taskArn": f"task/t{number}", "taskDefinitionArn": new, "containers": containers})
+    assert isinstance(run.settle(), Failed)
+    [(kind, given)] = run.states.answers
+    assert (kind, given["error"]) == ("failure", "RolloutRolledBack")
+    assert given["cause"] == "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; v1 still serves"
+    assert old is not None
+
+
+def test_what_is_read_right_after_the_update_may_be_old(run: Run) -> None:
+    """GIVEN readings that do not know our revision yet WHEN they do later THEN nobody had to send another event."""
+    naps = run.naps
+
+    class Late(FakeEcs):
+        def list_service_deployments(self, **given: Any) -> dict[str, Any]:
+            return super().list_service_deployments(**given) if len(naps) >= 3 else {"serviceDeployments": []}
+
+    run.fake.__class__ = Late
+    run.fake.add_rollout(run.wait.rollouts[0].task_definition, "SUCCESSFUL")
+    assert isinstance(run.settle(), Succeeded)
+    assert len(naps) == 3
+
+
+def test_an_event_that_says_it_ended_is_read_again_until_ecs_says_so_too(run: Run) -> None:
+    new = run.wait.rollouts[0].task_definition
+    run.fake.add_rollout(new, "IN_PROGRESS")
+    assert run.settle(ended=service_arn("cineos")) == Pending()
+    assert 10 <= sum(run.naps) < 15
+    run.naps.clear()
+    assert run.settle(ended=service_arn("another")) == Pending()
+    assert run.naps == []
+
+
+@pytest.mark.parametrize("error", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
+def test_a_token_that_was_answered_already_is_forgotten_in_silence(run: Run, error: str) -> None:
+    run.states.error = error
+    run.fake.add_rollout(run.wait.rollouts[0].task_definition, "SUCCESSFUL")
+    run.settle()
+    assert run.stored() == []
+
+
+def test_a_token_that_cannot_be_answered_is_kept(run: Run) -> None:
+    run.states.error = "AccessDeniedException"
+    run.fake.add_rollout(run.wait.rollouts[0].task_definition, "SUCCESSFUL")
+    with pytest.raises(TargetMisconfigured):
+        run.settle()
+    assert len(run.stored()) == 1
+
+
+def test_an_older_token_does_not_take_the_newer_one_with_it(run: Run) -> None:
+    run.waits.store(wait_for(run.fake, "token-2"))  # the state was tried again
+    run.waits.forget(run.wait)
+    assert [wait.task_token for wait in run.stored()] == ["token-2"]
+    run.waits.forget(run.stored()[0])
+    run.waits.forget(wait_for(run.fake, "token-2"))  # twice does no harm
+    assert run.stored() == []
+
+
+def test_events_that_come_twice_answer_once(run: Run) -> None:
+    run.fake.add_rollout(run.wait.rollouts[0].task_definition, "SUCCESSFUL")
+    run.settle()
+    run.settle()
+    assert len(run.states.answers) == 1
+
+
+def test_a_reason_that_cannot_be_read_does_not_hold_up_the_verdict(run: Run) -> None:
+    def refuse(**_: Any) -> Any:
+        raise client_error("AccessDeniedException")
+
+    run.fake.list_tasks = refuse
+    run.fake.add_rollout(run.wait.rollouts[0].task_definition, "STOPPED", "by a person")
+    run.settle()
+    assert run.states.answers[0][1]["error"] == "RolloutStopped"
