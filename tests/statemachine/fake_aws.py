@@ -5,6 +5,7 @@ The fakes sit behind HTTP, so everything from the interpreter to the wire is the
 
 import json
 import re
+import subprocess
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterable
@@ -162,3 +163,15 @@ def start() -> tuple[FakeAws, Callable[[], None]]:
     machine = Machine(port=fake.port, state_dir=Path("nowhere"), engine=None)  # type: ignore[arg-type]
     stepfunctions.install(machine)
     return fake, server.shutdown
+
+
+def node(script: str, data: Any) -> Any:
+    """What a Node program of this folder answers to JSON. Fails where the Node packages are not installed."""
+    installed = ROOT / "node_modules" / ".package-lock.json"
+    assert installed.exists(), "The tests need the Node packages of package-lock.json. Run `make test`, which sets up."
+    done = subprocess.run(
+        ["node", str(Path(__file__).with_name(script))],
+        input=json.dumps(data), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
