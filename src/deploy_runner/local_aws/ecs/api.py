@@ -1,0 +1,155 @@
+"""ECS's API, where it is more than moto's: requests reach the backend whole, and answers have AWS's fields."""
+
+from typing import Any
+
+from moto.core.responses import ActionResult
+from moto.ecs.exceptions import ECSException, InvalidParameterException
+from moto.ecs.responses import EC2ContainerServiceResponse
+
+from deploy_runner.local_aws.ecs.backend import Backend
+
+
+class Responses(EC2ContainerServiceResponse):
+    """Handles one request."""
+
+    @property
+    def _ecs(self) -> Backend:
+        backend: Backend = self.ecs_backend
+        return backend
+
+    def _request(self) -> dict[str, Any]:
+        return dict(self._get_params())
+
+    def _page(self, items: list[Any], key: str, default: int = 100) -> ActionResult:
+        """Return a page of a list; the token is where the next one begins."""
+        size = self._get_param("maxResults") or default
+        start = int(self._get_param("nextToken") or 0)
+        page: dict[str, Any] = {key: items[start : start + size]}
+        if start + size < len(items):
+            page["nextToken"] = str(start + size)
+        return ActionResult(page)
+
+    def _cluster(self) -> str:
+        return str(self._get_param("cluster") or "default")
+
+    def _with_tags(self, described: dict[str, Any]) -> dict[str, Any]:
+        if "TAGS" not in (self._get_param("include") or []):
+            described.pop("tags", None)
+        return described
+
+    def register_task_definition(self) -> ActionResult:
+        definition = self._ecs.register(self._request())
+        return ActionResult({"taskDefinition": definition, "tags": definition.tags})
+
+    def list_task_definitions(self) -> ActionResult:
+        arns = self._ecs.list_task_definitions(self._get_param("familyPrefix"), self._get_param("status") or "ACTIVE")
+        return self._page(arns[::-1] if self._get_param("sort") == "DESC" else arns, "taskDefinitionArns")
+
+    def list_task_definition_families(self) -> ActionResult:
+        status = self._get_param("status") or "ALL"
+        families = [
+            family
+            for family in self._ecs.list_task_definition_families(self._get_param("familyPrefix"))
+            if status == "ALL"
+            or ("ACTIVE" in {d.status for d in self._ecs.task_definitions[family].values()}) == (status == "ACTIVE")
+        ]
+        return self._page(families, "families")
+
+    def run_task(self) -> ActionResult:
+        tasks = self._ecs.run(self._request())
+        return ActionResult({"tasks": [task.describe() for task in tasks], "failures": []})
+
+    def start_task(self) -> ActionResult:
+        raise InvalidParameterException("No Container Instances were found in your cluster.")
+
+    def describe_tasks(self) -> ActionResult:
+        cluster, wanted = self._cluster(), self._get_param("tasks") or []
+        tasks = self._ecs.describe_tasks(cluster, wanted)
+        found = {task.id for task in tasks}
+        failures = [
+            {"arn": self._task_arn(cluster, name), "reason": "MISSING"}
+            for name in wanted
+            if name.rpartition("/")[2] not in found
+        ]
+        return ActionResult({"tasks": [self._with_tags(task.describe()) for task in tasks], "failures": failures})
+
+    def _task_arn(self, cluster: str, name: str) -> str:
+        if name.startswith("arn:"):
+            return name
+        return f"arn:aws:ecs:{self.region}:{self.current_account}:task/{cluster.rpartition('/')[2]}/{name}"
+
+    def list_tasks(self) -> ActionResult:
+        tasks = self._ecs.list_tasks(
+            self._cluster(), self._get_param("containerInstance"), self._get_param("family"),
+            self._get_param("startedBy"), self._get_param("serviceName"), self._get_param("desiredStatus") or "RUNNING",
+        )  # fmt: skip
+        if self._get_param("serviceName"):
+            self._ecs._get_service(self._cluster(), self._get_param("serviceName"))
+        return self._page([task.task_arn for task in tasks], "taskArns")
+
+    def stop_task(self) -> ActionResult:
+        task = self._ecs.stop_task(self._cluster(), self._get_param("task"), self._get_param("reason"))
+        return ActionResult({"task": task.describe()})
+
+    def create_service(self) -> ActionResult:
+        return ActionResult({"service": self._ecs.create(self._request()).describe()})
+
+    def update_service(self) -> ActionResult:
+        return ActionResult({"service": self._ecs.update(self._request()).describe()})
+
+    def delete_service(self) -> ActionResult:
+        force = bool(self._get_param("force"))
+        service = self._ecs.delete_service(self._cluster(), self._get_param("service"), force)
+        return ActionResult({"service": service.describe()})
+
+    def describe_services(self) -> ActionResult:
+        services, failures = self._ecs.describe_services(self._cluster(), self._get_param("services") or [])
+        return ActionResult(
+            {"services": [self._with_tags(service.describe()) for service in services], "failures": failures}
+        )
+
+    def list_services(self) -> ActionResult:
+        arns = self._ecs.list_services(
+            self._cluster(), self._get_param("schedulingStrategy"), self._get_param("launchType")
+        )
+        return self._page(arns, "serviceArns", 10)
+
+    # moto 5.2.5 has none of these four.
+
+    def list_service_deployments(self) -> ActionResult:
+        service = self._ecs._get_service(self._cluster(), self._get_param("service"))
+        statuses, created = self._get_param("status") or [], self._get_param("createdAt") or {}
+        found = [
+            rollout.brief(service.arn, service.cluster_arn)
+            for rollout in list(service.service_deployments)
+            if (not statuses or rollout.status in statuses)
+            and ("after" not in created or rollout.created >= created["after"])
+            and ("before" not in created or rollout.created <= created["before"])
+        ]
+        return self._page(found, "serviceDeployments")
+
+    def describe_service_deployments(self) -> ActionResult:
+        found, failures = [], []
+        for arn in self._get_param("serviceDeploymentArns") or []:
+            known = self._ecs.service_deployment(arn)
+            if known:
+                found.append(known[1].describe(known[0]))
+            else:
+                failures.append({"arn": arn, "reason": "MISSING"})
+        return ActionResult({"serviceDeployments": found, "failures": failures})
+
+    def describe_service_revisions(self) -> ActionResult:
+        revisions = {arn: (s, r) for s in list(self._ecs.services.values()) for arn, r in s.revisions.items()}
+        wanted = self._get_param("serviceRevisionArns") or []
+        found = [revisions[arn][1].describe(revisions[arn][0].arn, revisions[arn][0].cluster_arn)
+                 for arn in wanted if arn in revisions]  # fmt: skip
+        failures = [{"arn": arn, "reason": "MISSING"} for arn in wanted if arn not in revisions]
+        return ActionResult({"serviceRevisions": found, "failures": failures})
+
+    def stop_service_deployment(self) -> ActionResult:
+        arn = self._get_param("serviceDeploymentArn")
+        known = self._ecs.service_deployment(arn)
+        if known is None:
+            raise ECSException("ServiceDeploymentNotFoundException", "The service deployment could not be found.")
+        known[0].stop_rollout(known[1], self._get_param("stopType") or "ROLLBACK")
+        return ActionResult({"serviceDeploymentArn": arn})

@@ -1,0 +1,361 @@
+"""moto's ECS, as ECS: tasks are containers, services have a scheduler, and no field of a task definition is lost.
+
+moto 5.2.5 only keeps records: its tasks move on by polling, its services run nothing, it has no service deployments, and
+accepts INACTIVE task definitions. There is no issue upstream for running containers; getmoto/moto is a mock by design.
+"""
+
+import threading
+from typing import Any
+
+from botocore import xform_name
+from moto.ec2.exceptions import InvalidSecurityGroupNotFoundError, InvalidSubnetIdError
+from moto.ec2.models import ec2_backends
+from moto.ecs import urls
+from moto.ecs.exceptions import EcsClientException, ECSException, InvalidParameterException
+from moto.ecs.models import EC2ContainerServiceBackend
+
+from deploy_runner.local_aws.ecs.environment import Roles
+from deploy_runner.local_aws.ecs.events import Events
+from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
+from deploy_runner.local_aws.ecs.services import Service
+from deploy_runner.local_aws.ecs.shapes import input_shape, now
+from deploy_runner.local_aws.ecs.tasks import Task, Wanted
+from deploy_runner.local_aws.machine import Machine
+
+_KEPT_TASKS = 1000
+
+
+class Backend(EC2ContainerServiceBackend):
+    """What moto's responses and other services of moto see as ECS."""
+
+    machine: Machine  # set by install, before the first backend is made
+
+    def __init__(self, region_name: str, account_id: str) -> None:
+        super().__init__(region_name, account_id)
+        self.closing = threading.Event()
+        self.events = Events(account_id, region_name)
+        self.roles = Roles(self.machine)
+
+    @property
+    def _url_module(self) -> Any:
+        return urls  # moto looks for it beside the module of the class
+
+    def close(self) -> None:
+        """End every task and scheduler; nothing is reported any more."""
+        self.closing.set()
+        self.events.close()
+        for service in self.services.values():
+            service.close()
+        threads = [
+            threading.Thread(target=task.kill)
+            for tasks in self.tasks.values()
+            for task in tasks.values()
+            if not task.stopped
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+
+    # --- task definitions -------------------------------------------------------------------------------------------
+
+    def register(self, request: dict[str, Any]) -> Any:
+        """Register a task definition from RegisterTaskDefinition's input; every field of it is kept.
+
+        moto 5.2.5 drops enableFaultInjection and whatever botocore's shape gets next, and does not fill in ports.
+        """
+        containers = request.get("containerDefinitions") or []
+        self._check_roles(request, containers)
+        network_mode = request.get("networkMode")
+        fargate = "FARGATE" in (request.get("requiresCompatibilities") or [])
+        filled = [_with_ports(c) if fargate or network_mode == "awsvpc" else c for c in containers]
+        definition = super().register_task_definition(
+            request["family"], filled,
+            **{
+                key: request.get(name)
+                for key, name in (
+                    ("volumes", "volumes"), ("network_mode", "networkMode"), ("tags", "tags"), ("memory", "memory"),
+                    ("requires_compatibilities", "requiresCompatibilities"), ("cpu", "cpu"), ("pid_mode", "pidMode"),
+                )
+            },
+        )  # fmt: skip
+        for name in input_shape("RegisterTaskDefinition").members:
+            if name not in ("family", "containerDefinitions", "tags", "volumes") and request.get(name) is not None:
+                setattr(definition, xform_name(name), request[name])
+        definition.registered_at = now()
+        definition.registered_by = f"arn:aws:iam::{self.account_id}:root"
+        definition.requires_attributes = [{"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"}]
+        if fargate:
+            definition.requires_attributes.append({"name": "ecs.capability.task-eni"})
+        return definition
+
+    @staticmethod
+    def _check_roles(request: dict[str, Any], containers: list[dict[str, Any]]) -> None:
+        if request.get("executionRoleArn"):
+            return
+        if any(c.get("secrets") for c in containers):
+            raise EcsClientException(
+                "When you are specifying container secrets, you must also specify a value for 'executionRoleArn'."
+            )
+        drivers = {(c.get("logConfiguration") or {}).get("logDriver") for c in containers}
+        if "FARGATE" in (request.get("requiresCompatibilities") or []) and "awslogs" in drivers:
+            raise EcsClientException(
+                "Fargate requires task definition to have execution role ARN to support log driver awslogs."
+            )
+
+    def deregister_task_definition(self, task_definition_str: str) -> Any:
+        """Make a revision INACTIVE."""
+        definition = super().deregister_task_definition(task_definition_str)
+        definition.deregistered_at = now()
+        return definition
+
+    def runnable(self, name: str) -> Any:
+        """Return an ACTIVE task definition; a family's name stands for its newest ACTIVE revision."""
+        family, _, revision = name.rpartition("/")[2].partition(":")
+        if not revision:
+            active = [d for d in self.task_definitions.get(family, {}).values() if d.status == "ACTIVE"]
+            if not active:
+                raise EcsClientException("TaskDefinition not found.")
+            return max(active, key=lambda d: int(d.revision))
+        definition = self.task_definitions.get(family, {}).get(int(revision) if revision.isdigit() else -1)
+        if definition is None:
+            raise EcsClientException("TaskDefinition not found.")
+        if definition.status != "ACTIVE":
+            raise EcsClientException("TaskDefinition is inactive")
+        return definition
+
+    # --- clusters ---------------------------------------------------------------------------------------------------
+
+    def create_cluster(self, cluster_name: str, *args: Any, **kwargs: Any) -> Any:
+        """Create a cluster, or return the one that is there."""
+        known = self.clusters.get(cluster_name)
+        return known if known and known.status == "ACTIVE" else super().create_cluster(cluster_name, *args, **kwargs)
+
+    def describe_clusters(self, cluster_names: list[str]) -> Any:
+        """Describe clusters, with what runs in them."""
+        clusters, failures = super().describe_clusters(cluster_names)
+        for cluster in clusters:
+            tasks = [t for t in self.tasks.get(cluster.name, {}).values() if t.desired_status == "RUNNING"]
+            cluster.running_tasks_count = sum(t.last_status == "RUNNING" for t in tasks)
+            cluster.pending_tasks_count = len(tasks) - cluster.running_tasks_count
+            cluster.active_services_count = len(self.list_services(cluster.name))
+        return clusters, failures
+
+    def delete_cluster(self, cluster_str: str) -> Any:
+        """Delete a cluster that has nothing in it."""
+        cluster = self.active_cluster(cluster_str)
+        if self.list_services(cluster.name):
+            raise ECSException(
+                "ClusterContainsServicesException", "The Cluster cannot be deleted while Services are active."
+            )
+        if any(not task.stopped for task in self.tasks.get(cluster.name, {}).values()):
+            raise ECSException("ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active.")
+        return super().delete_cluster(cluster_str)
+
+    def active_cluster(self, name: str) -> Any:
+        """Return a cluster. Raises ClusterNotFoundException, also for one that was deleted."""
+        cluster = self._get_cluster(name)
+        if cluster.status != "ACTIVE":
+            raise ECSException("ClusterNotFoundException", "Cluster not found.")
+        return cluster
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    def add_task(self, task: Task) -> None:
+        """Keep a task; the oldest that have stopped are forgotten."""
+        tasks = self.tasks.setdefault(task.cluster_name, {})
+        tasks[task.task_arn] = task
+        for arn in [arn for arn, known in list(tasks.items()) if known.stopped][: max(len(tasks) - _KEPT_TASKS, 0)]:
+            del tasks[arn]
+
+    def run(self, request: dict[str, Any]) -> list[Task]:
+        """Start tasks from RunTask's input."""
+        cluster = self.active_cluster(request.get("cluster") or "default")
+        definition = self.runnable(request["taskDefinition"])
+        launch_type, provider = self.launch(request, cluster)
+        network = request.get("networkConfiguration") or {}
+        self.check_network(definition, network)
+        overrides = request.get("overrides") or {}
+        names = {c["name"] for c in definition.container_definitions}
+        for override in overrides.get("containerOverrides") or []:
+            if override.get("name") not in names:
+                raise InvalidParameterException(
+                    f"Override for container named {override.get('name')} is not a container in the TaskDefinition."
+                )
+        count = request.get("count") or 1
+        if not 1 <= count <= 10:
+            raise InvalidParameterException("count should be between 1 and 10.")
+        tags = list(request.get("tags") or [])
+        tags += definition.tags if request.get("propagateTags") == "TASK_DEFINITION" else []
+        if request.get("enableECSManagedTags"):
+            tags.append({"key": "aws:ecs:clusterName", "value": cluster.name})
+        wanted = Wanted(
+            cluster=cluster, definition=definition, launch_type=launch_type, capacity_provider=provider,
+            group=request.get("group") or f"family:{definition.family}", started_by=request.get("startedBy") or "",
+            overrides=overrides, network=network, tags=tags, execute_command=bool(request.get("enableExecuteCommand")),
+        )  # fmt: skip
+        tasks = [Task(self, wanted) for _ in range(count)]
+        for task in tasks:
+            self.add_task(task)
+            task.start()
+        return tasks
+
+    def launch(self, request: dict[str, Any], cluster: Any) -> tuple[str, str | None]:
+        """Return launch type and capacity provider. There are no instances here, so all must come to Fargate."""
+        launch_type = request.get("launchType")
+        strategy = request.get("capacityProviderStrategy")
+        if launch_type and strategy:
+            raise InvalidParameterException(
+                "Specifying both a launch type and capacity provider strategy is not supported."
+            )
+        if not launch_type:
+            strategy = strategy or cluster.default_capacity_provider_strategy
+        if strategy and strategy[0]["capacityProvider"] in ("FARGATE", "FARGATE_SPOT"):
+            return "FARGATE", strategy[0]["capacityProvider"]
+        if launch_type == "FARGATE":
+            return "FARGATE", None
+        raise InvalidParameterException("No Container Instances were found in your cluster.")
+
+    def check_network(self, definition: Any, network: dict[str, Any]) -> None:
+        """Refuse what awsvpc lacks: API_AwsVpcConfiguration."""
+        if definition.network_mode != "awsvpc":
+            return
+        configuration = network.get("awsvpcConfiguration")
+        if not configuration:
+            raise InvalidParameterException(
+                "Network Configuration must be provided when networkMode 'awsvpc' is specified."
+            )
+        if not configuration.get("subnets"):
+            raise InvalidParameterException("subnets can not be empty.")
+        ec2 = ec2_backends[self.account_id][self.region_name]
+        try:
+            ec2.describe_subnets(subnet_ids=configuration["subnets"])
+            if configuration.get("securityGroups"):
+                ec2.describe_security_groups(group_ids=configuration["securityGroups"])
+        except (InvalidSubnetIdError, InvalidSecurityGroupNotFoundError) as error:
+            raise InvalidParameterException(
+                f"Error retrieving network information: {error.message} (ErrorCode: {error.code})"
+            ) from error
+
+    def describe_tasks(self, cluster_str: str, tasks: list[str]) -> list[Any]:
+        """Return the tasks of a cluster by id or ARN; moto would return any cluster's."""
+        cluster = self._get_cluster(cluster_str)
+        if not tasks:
+            raise InvalidParameterException("Tasks cannot be empty.")
+        wanted = {task.rpartition("/")[2] for task in tasks}
+        return [task for task in list(self.tasks.get(cluster.name, {}).values()) if task.id in wanted]
+
+    def list_tasks(
+        self,
+        cluster_str: str | None = None,
+        container_instance: str | None = None,
+        family: str | None = None,
+        started_by: str | None = None,
+        service_name: str | None = None,
+        desiredStatus: str | None = None,
+    ) -> list[Any]:
+        """Return tasks that match all that is given, oldest first."""
+        cluster = self._get_cluster(cluster_str).name if cluster_str else None
+        service = service_name.rpartition("/")[2] if service_name else None
+        return [
+            task
+            for name, tasks in list(self.tasks.items())
+            for task in list(tasks.values())
+            if cluster in (None, name)
+            and not container_instance
+            and family in (None, task.family)
+            and started_by in (None, task.started_by)
+            and (service is None or task.group == f"service:{service}")
+            and desiredStatus in (None, task.desired_status)
+        ]
+
+    def stop_task(self, cluster_str: str, task_str: str, reason: str | None) -> Any:
+        """Ask a task to stop."""
+        cluster = self._get_cluster(cluster_str or "default")
+        task = next((t for t in self.describe_tasks(cluster.name, [task_str])), None)
+        if task is None:
+            raise InvalidParameterException("The referenced task was not found.")
+        task.stop(reason or "Task stopped by user", "UserInitiated")
+        return task
+
+    # --- services ---------------------------------------------------------------------------------------------------
+
+    def create(self, request: dict[str, Any]) -> Service:
+        """Create a service from CreateService's input, and begin its first rollout."""
+        cluster = self.active_cluster(request.get("cluster") or "default")
+        key = f"{cluster.name}:{request['serviceName']}"
+        known = self.services.get(key)
+        if known is not None and known.status == "ACTIVE":
+            raise InvalidParameterException("Creation of service was not idempotent.")
+        if known is not None and known.status == "DRAINING":
+            raise InvalidParameterException("Unable to Start a service that is still Draining.")
+        controller = (request.get("deploymentController") or {}).get("type", "ECS")
+        if controller != "ECS":
+            raise InvalidParameterException(f"local AWS has no deployment controller but ECS, not {controller}.")
+        definition = self.runnable(request.get("taskDefinition") or "")
+        settings = request | {"cluster": cluster.name, "taskDefinition": definition.arn}
+        if not settings.get("capacityProviderStrategy"):
+            settings["launchType"], provider = self.launch(request, cluster)
+            if provider:
+                settings["capacityProviderStrategy"] = [{"capacityProvider": provider, "weight": 1, "base": 0}]
+                settings["launchType"] = None
+        self.check_network(definition, request.get("networkConfiguration") or {})
+        service = Service(self, cluster, settings)
+        self.services[key] = service
+        service.start()
+        return service
+
+    def update(self, request: dict[str, Any]) -> Service:
+        """Change a service by UpdateService's input."""
+        service: Service = self._get_service(
+            self.active_cluster(request.get("cluster") or "default").name, request["service"]
+        )
+        changes = {k: v for k, v in request.items() if k not in ("cluster", "service", "forceNewDeployment")}
+        definition = self.describe_task_definition(service.task_definition)
+        if request.get("taskDefinition"):
+            definition = self.runnable(request["taskDefinition"])
+            changes["taskDefinition"] = definition.arn
+        network = request.get("networkConfiguration") or service.settings.get("networkConfiguration") or {}
+        self.check_network(definition, network)
+        service.update(changes, bool(request.get("forceNewDeployment")))
+        return service
+
+    def delete_service(self, cluster_name: str, service_name: str, force: bool) -> Service:
+        """Drain a service."""
+        service: Service = self._get_service(cluster_name, service_name)
+        if service.status == "ACTIVE" and service.desired_count > 0 and not force:
+            raise InvalidParameterException("The service cannot be stopped while it is scaled above 0.")
+        if service.status == "ACTIVE":
+            service.delete()
+        return service
+
+    def list_services(
+        self, cluster_str: str, scheduling_strategy: str | None = None, launch_type: str | None = None
+    ) -> list[str]:
+        """Return the ARNs of the services that were not deleted."""
+        cluster = self._get_cluster(cluster_str)
+        return sorted(
+            service.arn
+            for service in list(self.services.values())
+            if service.cluster_name == cluster.name
+            and service.status != "INACTIVE"
+            and scheduling_strategy in (None, service.scheduling_strategy)
+            and launch_type in (None, service.launch_type)
+        )
+
+    def service_deployment(self, arn: str) -> tuple[Service, ServiceDeployment] | None:
+        """Return the service deployment with this ARN."""
+        for service in list(self.services.values()):
+            for rollout in service.service_deployments:
+                if rollout.arn == arn:
+                    return service, rollout
+        return None
+
+
+def _with_ports(container: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what ECS fills in for awsvpc: the host's port is the container's."""
+    mappings = [
+        {"protocol": "tcp"} | m | ({"hostPort": m["containerPort"]} if "containerPort" in m else {})
+        for m in container.get("portMappings") or []
+    ]
+    return container | {"portMappings": mappings}

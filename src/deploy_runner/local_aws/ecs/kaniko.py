@@ -1,0 +1,223 @@
+"""Stands in for Kaniko's executor, which only runs inside its own image: the engine builds, and pushes the same image.
+
+It takes the flags of github.com/osscontainertools/kaniko, cmd/executor/cmd/root.go, and fails as the executor does.
+"""
+
+import contextlib
+import re
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from docker.errors import DockerException
+
+from deploy_runner.local_aws.ecs.containers import Plan, _split
+from deploy_runner.local_aws.machine import Machine
+
+_BOOLEANS = {
+    "cache", "cache-copy-layers", "cache-run-layers", "cleanup", "compressed-caching", "force", "force-build-metadata",
+    "ignore-var-run", "insecure", "insecure-pull", "log-timestamp", "materialize", "no-push", "no-push-cache",
+    "preserve-context", "push-ignore-immutable-tag-errors", "reproducible", "single-snapshot", "skip-default-registry-fallback",
+    "skip-push-permission-check", "skip-tls-verify", "skip-tls-verify-pull", "skip-unused-stages", "use-new-run",
+    "whitelist-var-run",
+}  # fmt: skip
+_VALUES = {
+    "annotation", "bucket", "build-arg", "cache-dir", "cache-repo", "cache-ttl", "compression", "compression-level",
+    "context", "context-sub-path", "credential-helpers", "custom-platform", "destination", "digest-file", "dockerfile",
+    "git", "ignore-path", "image-download-retry", "image-fs-extract-retry", "image-name-tag-with-digest-file",
+    "image-name-with-digest-file", "insecure-registry", "kaniko-dir", "label", "log-format", "oci-layout-path",
+    "push-retry", "registry-certificate", "registry-client-cert", "registry-map", "registry-mirror", "secret",
+    "skip-tls-verify-registry", "snapshot-mode", "tar-path", "target", "verbosity",
+}  # fmt: skip
+_SHORT = {"-c": "context", "-f": "dockerfile", "-d": "destination", "-b": "bucket", "-v": "verbosity"}
+_UNSUPPORTED = {"secret", "tar-path", "oci-layout-path", "bucket"}
+_NO_DOCKERFILE = "error resolving dockerfile path: please provide a valid path to a Dockerfile within the build context with --dockerfile"
+_MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+
+class KanikoError(Exception):
+    """The build ends with exit code 1, and this is its last line."""
+
+
+def parse(arguments: list[str]) -> dict[str, list[str]]:
+    """Return each flag's values, in order. Raises KanikoError for what the executor does not know."""
+    flags: dict[str, list[str]] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, has_value, value = word.partition("=")
+        name = _SHORT.get(name, name.removeprefix("--") if name.startswith("--") else "")
+        if not name:
+            raise KanikoError(f'Error: unknown command "{word}" for "executor"')
+        if name in _BOOLEANS:
+            flags.setdefault(name, []).append(value.lower() if has_value else "true")
+        elif name in _VALUES:
+            if not has_value:
+                if not rest:
+                    raise KanikoError(f"Error: flag needs an argument: {word}")
+                value = rest.pop(0)
+            flags.setdefault(name, []).append(value)
+        else:
+            raise KanikoError(f"Error: unknown flag: --{name}")
+    return flags
+
+
+class KanikoBuild:
+    """A build that ends like a container: with an exit code."""
+
+    id = ""
+
+    def __init__(self, machine: Machine, plan: Plan) -> None:
+        self._machine, self._plan = machine, plan
+        self._stopped = False
+        self._stream: Any = None
+
+    def start(self, network_of: str | None) -> None:
+        """Nothing to start: it builds in `wait`."""
+
+    def stop(self, seconds: float) -> None:
+        """End the build."""
+        self._stopped = True
+        if self._stream is not None:
+            with contextlib.suppress(Exception):
+                self._stream.close()
+
+    def remove(self) -> None:
+        """End the build, if it still runs."""
+        self.stop(0)
+
+    def wait(self) -> int:
+        """Build and push, and return 0; or 1, with the reason as the last line of the log."""
+        log = self._plan.logs
+        try:
+            self._build(parse(list(self._plan.definition.get("command") or [])))
+        except KanikoError as error:
+            log.line(str(error))
+            return 137 if self._stopped else 1
+        except (DockerException, OSError, ValueError) as error:
+            log.line(f"error building image: {error}")
+            return 137 if self._stopped else 1
+        finally:
+            log.close()
+        return 0
+
+    def _build(self, flags: dict[str, list[str]]) -> None:
+        unsupported = sorted(_UNSUPPORTED & flags.keys())
+        if unsupported:
+            raise KanikoError(f"error: --{unsupported[0]} is Kaniko's, but local AWS's stand-in does not have it")
+        destinations = flags.get("destination", [])
+        pushing = flags.get("no-push", ["false"])[-1] != "true"
+        if pushing and not destinations:
+            raise KanikoError("Error: you must provide --destination, or use --no-push")
+        context = self._context(flags)
+        dockerfile = self._dockerfile(flags, context)
+        tag = destinations[0] if destinations else None
+        self._stream = self._machine.engine.client.api.build(
+            path=str(context), dockerfile=str(dockerfile), tag=tag, decode=True, rm=True, forcerm=True,
+            nocache=flags.get("cache", ["false"])[-1] != "true", buildargs=self._pairs(flags.get("build-arg", [])),
+            labels=self._pairs(flags.get("label", [])), target=flags.get("target", [""])[-1] or None,
+            platform=flags.get("custom-platform", [""])[-1] or None, network_mode="host",
+        )  # fmt: skip
+        self._follow()
+        if not pushing:
+            return
+        digest = ""
+        for destination in destinations:
+            digest = self._push(tag or destination, destination, flags) or digest
+        self._write_digests(flags, destinations, digest)
+
+    def _follow(self) -> None:
+        for line in self._stream:
+            if line.get("stream"):
+                self._plan.logs.write(line["stream"].encode())
+            if line.get("error"):
+                self._plan.logs.close()
+                reason = line["error"].strip()
+                found = re.search(r"exit (?:status|code):? (\d+)|returned a non-zero code: (\d+)", reason)
+                if found:
+                    self._plan.logs.line(reason)
+                    code = found.group(1) or found.group(2)
+                    reason = f"failed to execute command: waiting for process to exit: exit status {code}"
+                raise KanikoError(f"error building image: error building stage: {reason}")
+        if self._stopped:
+            raise KanikoError("the build was stopped")
+
+    def _root(self, path: str) -> tuple[Path, Path]:
+        """Return a path of the container as one of this machine, and the volume's folder that it lies in."""
+        found = self._plan.host_path(path)
+        if found is None:
+            raise KanikoError(f"error resolving source context: lstat {path}: no such file or directory")
+        root = next(Path(folder) for folder in self._plan.binds if found.is_relative_to(folder))
+        return found, root
+
+    def _context(self, flags: dict[str, list[str]]) -> Path:
+        given = flags.get("context", ["/workspace/"])[-1]
+        path = given.removeprefix("dir://")
+        if "://" in path:
+            raise KanikoError("error: local AWS's stand-in for Kaniko builds from dir:// only")
+        sub = flags.get("context-sub-path", [""])[-1]
+        found, root = self._root(path.rstrip("/") + (f"/{sub}" if sub else ""))
+        resolved = found.resolve()
+        # In Kaniko's container a link can only lead to what is in it; here it would lead into this machine's files.
+        if not resolved.is_dir() or not resolved.is_relative_to(root.resolve()):
+            raise KanikoError(f"error resolving source context: lstat {path}: no such file or directory")
+        return resolved
+
+    def _dockerfile(self, flags: dict[str, list[str]], context: Path) -> Path:
+        given = flags.get("dockerfile", ["Dockerfile"])[-1]
+        candidates = [context / given] if not given.startswith("/") else [self._root(given)[0]]
+        roots = [Path(folder).resolve() for folder in self._plan.binds]
+        for candidate in candidates:
+            resolved = candidate.resolve()
+            if resolved.is_file() and any(resolved.is_relative_to(root) for root in roots):
+                return resolved
+        raise KanikoError(_NO_DOCKERFILE)
+
+    def _pairs(self, words: list[str]) -> dict[str, str]:
+        """Split NAME=VALUE; without a value it is the environment variable's, as in the executor."""
+        pairs = (word.partition("=") for word in words)
+        return {name: value if equals else self._plan.environment.get(name, "") for name, equals, value in pairs}
+
+    def _push(self, built: str, destination: str, flags: dict[str, list[str]]) -> str:
+        api = self._machine.engine.client.api
+        repository, tag = _split(destination)
+        if destination != built:
+            api.tag(built, repository, tag, force=True)
+        self._plan.logs.line(f"Pushing image to {destination}")
+        for line in api.push(repository, tag=tag, stream=True, decode=True):
+            error = line.get("error")
+            if error and "immutable" in error and flags.get("push-ignore-immutable-tag-errors", [""])[-1] == "true":
+                self._plan.logs.line(f"Immutable tag error ignored for {destination}")
+                return ""
+            if error:
+                raise KanikoError(f"error pushing image: failed to push to destination {destination}: {error.strip()}")
+        digest = self._digest(repository, tag)
+        self._plan.logs.line(f"Pushed {repository}@{digest}")
+        return digest
+
+    def _digest(self, repository: str, tag: str) -> str:
+        registry, _, name = repository.partition("/")
+        if registry != self._machine.registry:
+            return ""
+        request = urllib.request.Request(
+            f"http://{registry}/v2/{name}/manifests/{tag}", headers={"Accept": _MANIFESTS}, method="HEAD"
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return str(answer.headers.get("Docker-Content-Digest") or "")
+
+    def _write_digests(self, flags: dict[str, list[str]], destinations: list[str], digest: str) -> None:
+        named = [f"{_split(destination)[0]}@{digest}" for destination in destinations]
+        tagged = [f"{destination}@{digest}" for destination in destinations]
+        files = {
+            "digest-file": digest,
+            "image-name-with-digest-file": "\n".join(named),
+            "image-name-tag-with-digest-file": "\n".join(tagged),
+        }
+        for flag, text in files.items():
+            path = flags.get(flag, [""])[-1]
+            where = self._plan.host_path(path) if path else None
+            if where and where.parent.resolve().is_dir():
+                where.write_text(text)

@@ -1,0 +1,548 @@
+"""A task: its containers run for real, in the order that `dependsOn` asks for, and in one network namespace.
+
+Statuses: docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html
+Reasons: docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
+"""
+
+import contextlib
+import platform
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from docker.errors import DockerException
+
+from deploy_runner.local_aws.ecs.containers import (
+    CannotPull,
+    CannotStart,
+    EngineContainer,
+    Plan,
+    Process,
+    is_kaniko,
+    namespace,
+    pull,
+)
+from deploy_runner.local_aws.ecs.environment import SecretUnavailable, secret_value
+from deploy_runner.local_aws.ecs.kaniko import KanikoBuild
+from deploy_runner.local_aws.ecs.logs import LogGroupMissing, LogStream
+from deploy_runner.local_aws.ecs.shapes import hex_id, now
+
+_STOP_SECONDS = 30  # stopTimeout's default: API_ContainerDefinition
+_HEALTH_PROBE_SECONDS = 0.3  # until a container is healthy for the first time; ECS waits for a whole interval
+
+
+class FailedToStart(Exception):
+    """The task stops with TaskFailedToStart; the text is its stoppedReason."""
+
+
+@dataclass
+class Container:
+    """What DescribeTasks says of a container, and its process."""
+
+    name: str
+    definition: dict[str, Any]
+    status: str = "PENDING"
+    exit_code: int | None = None
+    reason: str | None = None
+    digest: str = ""
+    health: str = "UNKNOWN"
+    process: Process | None = None
+    started: bool = False
+    plan: Plan | None = None
+    failed_checks: int = 0
+
+    @property
+    def essential(self) -> bool:
+        """Whether the task ends with it."""
+        return bool(self.definition.get("essential", True))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ran, and runs no more."""
+        return self.status == "STOPPED"
+
+    def meets(self, condition: str) -> bool:
+        """Tell whether a container that depends on this one by `condition` may start."""
+        return {
+            "START": self.started,
+            "COMPLETE": self.ended,
+            "SUCCESS": self.ended and self.exit_code == 0,
+            "HEALTHY": self.health == "HEALTHY",
+        }[condition]
+
+    def never_meets(self, condition: str) -> bool:
+        """Tell whether it is too late for `condition`."""
+        if condition == "SUCCESS":
+            return self.ended and self.exit_code != 0
+        return condition == "HEALTHY" and self.ended
+
+
+@dataclass
+class Wanted:
+    """What RunTask, or a service, asked for."""
+
+    cluster: Any
+    definition: Any
+    launch_type: str = "FARGATE"
+    capacity_provider: str | None = None
+    group: str = ""
+    started_by: str = ""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+    platform_version: str = "1.4.0"
+    tags: list[dict[str, str]] = field(default_factory=list)
+    execute_command: bool = False
+
+
+class Task:
+    """One task, from PROVISIONING to STOPPED, in a thread of its own."""
+
+    def __init__(self, backend: Any, wanted: Wanted, on_change: Callable[[], None] = lambda: None) -> None:
+        self._backend, self._machine, self._wanted, self._on_change = backend, backend.machine, wanted, on_change
+        self.id = hex_id()
+        self.cluster_name, self.cluster_arn = wanted.cluster.name, wanted.cluster.arn
+        self.task_definition_arn: str = wanted.definition.arn
+        self.family: str = wanted.definition.family
+        self.group, self.started_by, self.tags = wanted.group, wanted.started_by, list(wanted.tags)
+        self.container_instance_arn = None
+        self.launch_type = wanted.launch_type
+        self.last_status, self.desired_status = "PROVISIONING", "RUNNING"
+        self.stop_code: str | None = None
+        self.stopped_reason: str | None = None
+        self.address = ""
+        self.times: dict[str, datetime] = {"createdAt": now()}
+        self.version = 1
+        self.running_since: float | None = None  # monotonic
+        overrides = {o["name"]: o for o in wanted.overrides.get("containerOverrides") or [] if "name" in o}
+        self.containers = [
+            Container(d["name"], _overridden(d, overrides.get(d["name"], {})))
+            for d in wanted.definition.container_definitions
+        ]
+        self._attachment = {"id": hex_id(), "eni": f"eni-{hex_id()[:17]}", "mac": f"0a:{_mac(self.id)}"}
+        self._wake = threading.Condition()
+        self._stop_wanted: tuple[str, str] | None = None
+        self._before_stop: Callable[[], None] = lambda: None
+        self._pause: EngineContainer | None = None
+        self._volumes = backend.machine.state_dir / "tasks" / self.id
+        self._thread = threading.Thread(target=self._live, name=f"task {self.id[:8]}", daemon=True)
+
+    # --- what others see --------------------------------------------------------------------------------------------
+
+    @property
+    def task_arn(self) -> str:
+        """The task's ARN."""
+        region, account = self._backend.region_name, self._backend.account_id
+        return f"arn:aws:ecs:{region}:{account}:task/{self.cluster_name}/{self.id}"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has ended and left nothing."""
+        return self.last_status == "STOPPED"
+
+    @property
+    def health(self) -> str:
+        """UNKNOWN without a health check; else the worst of its essential containers'."""
+        checked = [c.health for c in self.containers if c.essential and c.definition.get("healthCheck")]
+        if not checked:
+            return "UNKNOWN"
+        return next((h for h in ("UNHEALTHY", "UNKNOWN") if h in checked), "HEALTHY")
+
+    def advance(self) -> None:
+        """Do nothing: moto would move its own tasks on here."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return the task as DescribeTasks has it."""
+        wanted, definition = self._wanted, self._wanted.definition
+        overrides = {"containerOverrides": [], "inferenceAcceleratorOverrides": []} | wanted.overrides
+        machine_arch = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
+        task: dict[str, Any] = {
+            "taskArn": self.task_arn, "clusterArn": self.cluster_arn, "taskDefinitionArn": self.task_definition_arn,
+            "lastStatus": self.last_status, "desiredStatus": self.desired_status, "healthStatus": self.health,
+            "containers": [self._describe(container) for container in self.containers], "overrides": overrides,
+            "group": self.group, "tags": self.tags, "launchType": self.launch_type, "version": self.version,
+            "capacityProviderName": wanted.capacity_provider, "connectivity": "CONNECTED",
+            "platformVersion": wanted.platform_version, "platformFamily": "Linux",
+            "cpu": wanted.overrides.get("cpu") or definition.cpu,
+            "memory": wanted.overrides.get("memory") or definition.memory,
+            "availabilityZone": f"{self._backend.region_name}a", "enableExecuteCommand": wanted.execute_command,
+            "attributes": [{"name": "ecs.cpu-architecture", "value": machine_arch}],
+            "ephemeralStorage": {"sizeInGiB": 20}, "attachments": self._attachments(), **self.times,
+        }  # fmt: skip
+        if self.started_by:
+            task["startedBy"] = self.started_by
+        if self.stop_code:
+            task |= {"stopCode": self.stop_code}
+        if self.stopped_reason:
+            task |= {"stoppedReason": self.stopped_reason}
+        return task
+
+    def _describe(self, container: Container) -> dict[str, Any]:
+        eni = self._attachment
+        described: dict[str, Any] = {
+            "containerArn": f"{self.task_arn.replace(':task/', ':container/')}/{container.name}",
+            "taskArn": self.task_arn, "name": container.name, "image": container.definition["image"],
+            "lastStatus": container.status, "healthStatus": container.health, "networkBindings": [],
+            "networkInterfaces": (
+                [{"attachmentId": eni["id"], "privateIpv4Address": self.address}] if self.address else []
+            ),
+            "cpu": str(container.definition.get("cpu", 0)),
+        }  # fmt: skip
+        if container.definition.get("memory"):
+            described["memory"] = str(container.definition["memory"])
+        if container.process and getattr(container.process, "id", ""):
+            described["runtimeId"] = f"{self.id}-{getattr(container.process, 'id')[:10]}"  # noqa: B009
+        for key, value in (
+            ("exitCode", container.exit_code), ("reason", container.reason), ("imageDigest", container.digest or None)
+        ):  # fmt: skip
+            if value is not None:
+                described[key] = value
+        return described
+
+    def _attachments(self) -> list[dict[str, Any]]:
+        configuration = self._wanted.network.get("awsvpcConfiguration")
+        if not configuration:
+            return []
+        status = {"PROVISIONING": "PRECREATED", "STOPPED": "DELETED"}.get(self.last_status, "ATTACHED")
+        details = {
+            "subnetId": (configuration.get("subnets") or [""])[0],
+            "networkInterfaceId": self._attachment["eni"],
+            "macAddress": self._attachment["mac"],
+        }
+        if self.address:
+            details["privateDnsName"] = f"ip-{self.address.replace('.', '-')}.ec2.internal"
+            details["privateIPv4Address"] = self.address
+        return [
+            {
+                "id": self._attachment["id"], "type": "ElasticNetworkInterface", "status": status,
+                "details": [{"name": name, "value": value} for name, value in details.items()],
+            }
+        ]  # fmt: skip
+
+    def endpoint(self, container_name: str, port: int) -> tuple[str, int] | None:
+        """Return where this machine reaches a port of the task, or None."""
+        with contextlib.suppress(DockerException, OSError, KeyError, AttributeError):
+            holder = self._pause or next(c.process for c in self.containers if c.name == container_name)
+            if isinstance(holder, EngineContainer) and self.address:
+                return holder.endpoint(port, self.address)
+        return None
+
+    # --- what others do ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin."""
+        self._emit()
+        self._thread.start()
+
+    def stop(self, reason: str, code: str, before: Callable[[], None] = lambda: None) -> None:
+        """Ask the task to end: `before` is called first, while its containers still answer."""
+        with self._wake:
+            if self._stop_wanted or self.desired_status == "STOPPED":
+                return
+            self._stop_wanted = (reason, code)
+            self._before_stop = before
+            self.desired_status = "STOPPED"
+            self._wake.notify_all()
+
+    def kill(self) -> None:
+        """End it at once, without a word to anyone: the machine stops."""
+        self.desired_status = "STOPPED"
+        for container in self.containers:
+            if container.process:
+                container.process.remove()
+        if self._pause:
+            self._pause.remove()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, and tell whether it came."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            try:
+                self._prepare()
+                self._run()
+            except FailedToStart as error:
+                self._ends(str(error), "TaskFailedToStart")
+            except (DockerException, OSError, KeyError, ValueError, TypeError) as error:
+                self._ends(f"InternalError: {type(error).__name__}: {error}", "TaskFailedToStart")
+            self._stop_containers()
+        finally:
+            if not self._backend.closing.is_set():
+                self._clean()
+
+    def _to(self, status: str, *times: str) -> None:
+        self.last_status = status
+        for name in times:
+            self.times.setdefault(name, now())
+        self.version += 1
+        self._emit()
+
+    def _emit(self) -> None:
+        if not self._backend.closing.is_set():
+            self._backend.events.task_changed(self.describe())
+            self._on_change()
+
+    def _prepare(self) -> None:
+        """Fetch secrets and images, and plan the containers."""
+        self._to("PENDING")
+        wanted, definition = self._wanted, self._wanted.definition
+        execution_role = wanted.overrides.get("executionRoleArn") or getattr(definition, "execution_role_arn", None)
+        task_role = wanted.overrides.get("taskRoleArn") or getattr(definition, "task_role_arn", None)
+        region = self._backend.region_name
+        base = {
+            "AWS_REGION": region, "AWS_DEFAULT_REGION": region, "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
+            "AWS_ENDPOINT_URL": self._machine.endpoint,
+        }  # fmt: skip
+        if task_role:
+            base |= self._backend.roles.credentials(task_role, self.id)
+        key, _, value = self._machine.engine.label.partition("=")
+        labels = {key: value, "com.amazonaws.ecs.task-arn": self.task_arn}
+        for container in self.containers:
+            environment = base | {e["name"]: e.get("value", "") for e in container.definition.get("environment") or []}
+            environment |= self._secrets(container, execution_role)
+            environment = {name: self._machine.for_container(text) for name, text in environment.items()}
+            logs = self._logs(container)
+            container.plan = Plan(
+                container.name, container.definition, environment, logs, self._binds(container), labels
+            )
+        self.times["pullStartedAt"] = now()
+        for container in self.containers:
+            if not is_kaniko(container.definition["image"]):
+                self._pull(container)
+        self.times["pullStoppedAt"] = now()
+        real = [c for c in self.containers if not is_kaniko(c.definition["image"])]
+        publish = [] if self._machine.engine.addresses_reachable else self._ports()
+        if len(real) > 1:
+            try:
+                self._pause = namespace(self._machine, labels, publish)
+            except (CannotPull, CannotStart) as error:
+                raise FailedToStart(str(error)) from error
+            self.address = self._pause.address()
+        elif real and real[0].plan:
+            real[0].plan.publish = publish
+
+    def _ports(self) -> list[int]:
+        mappings = [m for c in self.containers for m in c.definition.get("portMappings") or []]
+        return [m["containerPort"] for m in mappings if m.get("protocol", "tcp") == "tcp" and "containerPort" in m]
+
+    def _pull(self, container: Container) -> None:
+        try:
+            image, container.digest = pull(self._machine, container.definition["image"])
+        except CannotPull as error:
+            container.reason = str(error)
+            raise FailedToStart(str(error)) from error
+        assert container.plan is not None
+        container.plan.image = image
+
+    def _secrets(self, container: Container, role: str | None) -> dict[str, str]:
+        region = self._backend.region_name
+        found = {}
+        for secret in container.definition.get("secrets") or []:
+            try:
+                found[secret["name"]] = secret_value(
+                    secret["valueFrom"],
+                    lambda service, where: self._backend.roles.client(service, role or "", where),
+                    region,
+                )
+            except SecretUnavailable as error:
+                raise FailedToStart(
+                    "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
+                    f"failed: {error}"
+                ) from error
+        return found
+
+    def _logs(self, container: Container) -> LogStream:
+        configuration = container.definition.get("logConfiguration") or {}
+        try:
+            return LogStream(
+                self._backend.account_id, self._backend.region_name, configuration, container.name, self.id
+            )
+        except LogGroupMissing as error:
+            raise FailedToStart(
+                "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: "
+                "failed to create Cloudwatch log stream: ResourceNotFoundException: The specified log group does not "
+                f"exist. : {error}"
+            ) from error
+
+    def _binds(self, container: Container) -> dict[str, dict[str, str]]:
+        mounts = list(container.definition.get("mountPoints") or [])
+        for source in container.definition.get("volumesFrom") or []:
+            other = next((c for c in self.containers if c.name == source.get("sourceContainer")), None)
+            mounts += [m | {"readOnly": source.get("readOnly", False)} for m in self._mounts(other)]
+        binds = {}
+        for mount in mounts:
+            folder = self._volumes / mount["sourceVolume"]
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                folder.chmod(0o777)  # a volume of Fargate may be written to by every user of a task's containers
+            binds[str(folder)] = {"bind": mount["containerPath"], "mode": "ro" if mount.get("readOnly") else "rw"}
+        return binds
+
+    def _mounts(self, container: Container | None) -> list[dict[str, Any]]:
+        return list(container.definition.get("mountPoints") or []) if container else []
+
+    def _run(self) -> None:
+        """Start what may start, until the task is to end."""
+        while True:
+            self._start_ready()
+            if self.last_status == "PENDING" and all(c.started for c in self.containers):
+                self.running_since = time.monotonic()
+                self._to("RUNNING", "startedAt")
+            with self._wake:
+                if self._stop_wanted:
+                    return
+                if any(c.essential and c.ended for c in self.containers) or all(c.ended for c in self.containers):
+                    self._ends("Essential container in task exited", "EssentialContainerExited")
+                    return
+                self._wake.wait(0.5)
+
+    def _start_ready(self) -> None:
+        """Start each container whose dependencies hold; the start of one may let the next one start."""
+        again = True
+        while again and not self._stop_wanted:
+            again = False
+            for container in self.containers:
+                if container.started or container.ended:
+                    continue
+                needs = [
+                    (next(c for c in self.containers if c.name == d["containerName"]), d["condition"])
+                    for d in container.definition.get("dependsOn") or []
+                ]
+                failed = [other for other, condition in needs if other.never_meets(condition)]
+                if failed:
+                    self._never_starts(container, failed[0])
+                elif all(other.meets(condition) for other, condition in needs):
+                    self._start(container)
+                    again = True
+
+    def _never_starts(self, container: Container, other: Container) -> None:
+        # amazon-ecs-agent, dependencygraph/graph.go; what Fargate says is not documented.
+        container.status = "STOPPED"
+        container.reason = (
+            f"dependency graph: failed to resolve the container ordering dependency [{other.name}] for target "
+            f"[{container.name}] as dependency did not exit successfully."
+        )
+        if container.essential:
+            raise FailedToStart("Task failed to start")
+
+    def _start(self, container: Container) -> None:
+        assert container.plan is not None
+        kaniko = is_kaniko(container.definition["image"])
+        container.process = (KanikoBuild if kaniko else EngineContainer)(self._machine, container.plan)
+        try:
+            container.process.start(self._pause.id if self._pause else None)
+        except CannotStart as error:
+            container.status, container.reason = "STOPPED", str(error)
+            raise FailedToStart("Task failed to start") from error
+        container.started, container.status = True, "RUNNING"
+        if not self.address and isinstance(container.process, EngineContainer):
+            with contextlib.suppress(DockerException):
+                self.address = container.process.address()
+        threading.Thread(target=self._watch, args=(container,), name=f"watch {container.name}", daemon=True).start()
+        if container.definition.get("healthCheck") and isinstance(container.process, EngineContainer):
+            threading.Thread(target=self._check_health, args=(container,), daemon=True).start()
+
+    def _watch(self, container: Container) -> None:
+        assert container.process is not None
+        code = container.process.wait()
+        if self._backend.closing.is_set():
+            return
+        with self._wake:
+            container.exit_code, container.status = code, "STOPPED"
+            self._wake.notify_all()
+
+    def _check_health(self, container: Container) -> None:
+        """Run the container's health check as ECS does, but look at once and often until it is healthy for the first time.
+
+        It is never called unhealthy sooner than ECS would: API_HealthCheck.
+        """
+        check = container.definition["healthCheck"]
+        kind, *rest = check["command"]
+        command = ["/bin/sh", "-c", " ".join(rest)] if kind == "CMD-SHELL" else rest if kind == "CMD" else [kind, *rest]
+        interval, timeout = float(check.get("interval", 30)), float(check.get("timeout", 5))
+        retries = int(check.get("retries", 3))
+        grace = time.monotonic() + float(check.get("startPeriod") or 0)
+        next_counted = grace + interval
+        process = container.process
+        while not container.ended and self.desired_status == "RUNNING" and isinstance(process, EngineContainer):
+            healthy = process.run(command, timeout)
+            before = container.health
+            if healthy:
+                container.failed_checks, container.health = 0, "HEALTHY"
+                next_counted = time.monotonic()
+            elif time.monotonic() >= next_counted:
+                container.failed_checks += 1
+                next_counted = time.monotonic() + interval
+                if container.failed_checks >= retries:
+                    container.health = "UNHEALTHY"
+            if container.health != before:
+                with self._wake:
+                    self._wake.notify_all()
+                self._emit()
+            time.sleep(interval if container.health == "HEALTHY" else min(_HEALTH_PROBE_SECONDS, interval))
+
+    # --- its end ----------------------------------------------------------------------------------------------------
+
+    def _ends(self, reason: str, code: str) -> None:
+        if self._stop_wanted:
+            reason, code = self._stop_wanted
+        self.stopped_reason, self.stop_code, self.desired_status = reason, code, "STOPPED"
+
+    def _stop_containers(self) -> None:
+        """End what still runs, dependents first, each by its own stopTimeout."""
+        if not self.stop_code:
+            self._ends("", "")
+        self.times.setdefault("stoppingAt", now())
+        if any(c.started and not c.ended for c in self.containers):
+            self._to("DEACTIVATING")
+            self._before_stop()
+            self._to("STOPPING")
+        else:
+            self._to("STOPPING")
+        stoppers = []
+        for container in reversed(self.containers):
+            if container.process and container.started and not container.ended:
+                seconds = float(container.definition.get("stopTimeout") or _STOP_SECONDS)
+                stoppers.append(threading.Thread(target=container.process.stop, args=(seconds,), daemon=True))
+                stoppers[-1].start()
+        for stopper in stoppers:
+            stopper.join()
+        deadline = time.monotonic() + 5
+        with self._wake:
+            while any(c.started and not c.ended for c in self.containers) and time.monotonic() < deadline:
+                self._wake.wait(0.1)
+        self.times.setdefault("executionStoppedAt", now())
+
+    def _clean(self) -> None:
+        self._to("DEPROVISIONING")
+        for container in self.containers:
+            if container.process:
+                container.process.remove()
+            container.status = "STOPPED"
+        if self._pause:
+            self._pause.remove()
+        shutil.rmtree(self._volumes, ignore_errors=True)
+        self._to("STOPPED", "stoppedAt")
+
+
+def _overridden(definition: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Return the container definition with the task's override in it: API_ContainerOverride."""
+    merged = dict(definition)
+    for key in ("command", "cpu", "memory", "memoryReservation", "resourceRequirements"):
+        if override.get(key) is not None:
+            merged[key] = override[key]
+    environment = {e["name"]: e for e in definition.get("environment") or []}
+    environment |= {e["name"]: e for e in override.get("environment") or []}
+    merged["environment"] = list(environment.values())
+    return merged
+
+
+def _mac(task_id: str) -> str:
+    return ":".join(task_id[i : i + 2] for i in range(0, 10, 2))
