@@ -28,7 +28,9 @@ from moto.stepfunctions.exceptions import (
     ValidationException,
 )
 from moto.stepfunctions.models import StateMachine, StateMachineAlias, StateMachineVersion
+from moto.stepfunctions.parser import api as parser_api
 from moto.stepfunctions.parser import models as parser_models
+from moto.stepfunctions.parser.api import ConflictException, ResourceNotFound, StateMachineAlreadyExists
 from moto.stepfunctions.parser.asl.eval.event.logging import (
     CloudWatchLoggingConfiguration,
     CloudWatchLoggingSession,
@@ -44,24 +46,6 @@ MAX_EVENT_DATA_BYTES = 248 * 1024  # User Guide of EventBridge events of Step Fu
 LONGEST_STOP_SECONDS = 2.0
 
 _start_lock = threading.Lock()
-
-
-class ConflictException(AWSError):
-    """Updating or deleting what is in use, or creating what exists otherwise."""
-
-    TYPE = "ConflictException"
-
-
-class ResourceNotFound(AWSError):
-    """A version or an alias that is not there."""
-
-    TYPE = "ResourceNotFound"
-
-
-class StateMachineAlreadyExists(AWSError):
-    """Another state machine has this name."""
-
-    TYPE = "StateMachineAlreadyExists"
 
 
 class ExecutionComm(moto_execution.BaseExecutionWorkerCommunication):
@@ -610,7 +594,10 @@ def _without_data(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def install() -> None:
-    """Put the methods above into moto's classes."""
+    """Put the methods above into moto's classes, and name its errors: those of the interpreter have an empty code."""
+    for error in vars(parser_api).values():
+        if isinstance(error, type) and issubclass(error, AWSError) and error is not AWSError:
+            error.TYPE = error.code
     for ours, theirs in (
         (Backend, parser_models.StepFunctionsParserBackend),
         (Responses, responses.StepFunctionResponse),
