@@ -1,9 +1,12 @@
 """The apps' image repositories, and beside each one Kaniko's cache of layers. They outlive the stack."""
 
+from typing import Any
+
 from troposphere import Tags, Template
 from troposphere.ecr import ImageScanningConfiguration, LifecyclePolicy, Repository
 
 from templates.config import Config, logical_id
+from templates.iam import PULL, document
 from templates.lifecycle import expire_after
 
 CACHE_DAYS = 14
@@ -21,6 +24,7 @@ def build(config: Config) -> Template:
                 RepositoryName=name,
                 ImageScanningConfiguration=ImageScanningConfiguration(ScanOnPush=True),
                 ImageTagMutability="IMMUTABLE" if name in immutable else "MUTABLE",
+                RepositoryPolicyText=_pulled_by(config, name),
                 Tags=Tags({"deploy-runner:kind": "app-images"}),
                 DeletionPolicy="Retain",
                 UpdateReplacePolicy="Retain",
@@ -37,3 +41,15 @@ def build(config: Config) -> Template:
             )
         )
     return template
+
+
+def _pulled_by(config: Config, name: str) -> dict[str, Any]:
+    """Let the accounts that an image runs in pull it; their task execution roles need the permission as well."""
+    targets = {
+        (place.target.partition, place.target.account)
+        for app in config.allowlist.apps.values()
+        if app.image_repository == name
+        for place in app.environments.values()
+    }
+    principals = [f"arn:{partition}:iam::{account}:root" for partition, account in sorted(targets)]
+    return document({"Sid": "WhereItRuns", "Effect": "Allow", "Principal": {"AWS": principals}, "Action": PULL})

@@ -8,14 +8,13 @@ from troposphere.events import EventBusPolicy
 from troposphere.iam import ManagedPolicy, Policy, Role
 
 from templates.config import PATH, PUSH_PATH, Config, logical_id, push_role_name
-from templates.iam import allow, arn, document, trust_ecs_tasks
+from templates.iam import PULL, allow, arn, document, trust_ecs_tasks
 
 # A managed policy may have 6,144 characters, and 10 of them stand on a role:
 # docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html. The rest is for the statement around the ARNs.
 MAX_ARN_CHARACTERS = 5_500
 LONGEST_ARN_PREFIX = len('"arn:aws-us-gov:ecr:ap-southeast-1:123456789012:repository/",')
 ASSUME_TARGETS = ("DeployServiceRole", "ValidateRequestRole", "WatchRolloutRole")
-PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
 PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
 
 

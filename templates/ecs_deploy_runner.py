@@ -39,7 +39,7 @@ from troposphere.logs import LogGroup
 
 from deploy_runner.domain.deployment import WORKSPACE
 from templates.config import PATH, Config
-from templates.iam import allow, arn, document, trust_ecs_tasks
+from templates.iam import PULL, allow, arn, document, trust_ecs_tasks
 from templates.lifecycle import keep_newest
 
 BUILDERS = {
@@ -177,11 +177,7 @@ def _add_kind(template: Template, title: str, kind: str, condition: str | None =
             Roles=[Ref(role)],
             PolicyDocument=document(
                 allow("LogInToTheRegistry", ["ecr:GetAuthorizationToken"], "*"),
-                allow(
-                    "PullImages",
-                    ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-                    images,
-                ),
+                allow("PullImages", PULL, images),
                 allow("ReadGitHubKey", ["secretsmanager:GetSecretValue"], Sub(f"{_APP_KEY}-??????")),
                 allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], GetAtt(logs, "Arn")),
             ),

@@ -5,6 +5,7 @@ from typing import Any
 from troposphere import Sub
 
 ECS_TASKS = "ecs-tasks.amazonaws.com"
+PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
 
 
 def arn(service: str, resource: str, *, region: str = "${AWS::Region}", account: str = "${AWS::AccountId}") -> Sub:

@@ -1,0 +1,246 @@
+"""Who may do what: exactly this, pair by pair."""
+
+import json
+
+import pytest
+
+from .stacks import Grant, Stack, arn, documents, grants
+
+CLUSTER = arn("ecs", "cluster/deploy-runner")
+TASKS = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+TRACE = (["xray:PutTraceSegments", "xray:PutTelemetryRecords"], ["*"], None)
+GITHUB_KEY = (
+    ["secretsmanager:GetSecretValue"],
+    [arn("secretsmanager", "secret:/lightwave/cicd/github-app-private-key-??????")],
+    None,
+)
+LOG_IN = (["ecr:GetAuthorizationToken"], ["*"], None)
+PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
+TARGETS = (
+    ["sts:AssumeRole"],
+    [arn("iam", f"role/deploy-runner/deploy-target-{name}", "") for name in ("dev", "staging", "prod")],
+    None,
+)
+TABLE = arn("dynamodb", "table/deploy-runner-deployments")
+
+type Rule = tuple[list[str], list[str], dict[str, object] | None]
+
+
+def logs(group: str) -> Rule:
+    return (["logs:CreateLogStream", "logs:PutLogEvents"], [arn("logs", f"log-group:{group}:*")], None)
+
+
+def execution_role(kind: str, *images: str) -> list[Rule]:
+    pull: Rule = (PULL, [arn("ecr", f"repository/deploy-runner/{name}") for name in images], None)
+    return [LOG_IN, pull, GITHUB_KEY, logs(f"/deploy-runner/{kind}")]
+
+
+def push_role(app: str) -> list[Rule]:
+    return [LOG_IN, (PULL + PUSH, [arn("ecr", f"repository/{app}"), arn("ecr", f"repository/{app}/cache")], None)]
+
+
+def target_role(environment: str) -> list[Rule]:
+    in_cluster: dict[str, object] = {"ArnEquals": {"ecs:cluster": [arn("ecs", f"cluster/{environment}")]}}
+    tagged: dict[str, object] = {"StringEquals": {"aws:ResourceTag/deploy-runner:environment": environment}}
+    return [
+        (
+            [
+                "ecs:UpdateService", "ecs:DescribeServices", "ecs:ListServiceDeployments",
+                "ecs:DescribeServiceDeployments", "ecs:DescribeServiceRevisions", "ecs:StopServiceDeployment",
+            ],
+            [arn("ecs", "service/*")],
+            tagged,
+        ),
+        (
+            ["ecs:DescribeServiceDeployments", "ecs:StopServiceDeployment"],
+            [arn("ecs", "service-deployment/*")],
+            in_cluster,
+        ),
+        (["ecs:DescribeServiceRevisions"], [arn("ecs", "service-revision/*")], in_cluster),
+        (["ecs:DescribeTasks"], [arn("ecs", "task/*")], in_cluster),
+        (["ecs:ListTasks"], ["*"], in_cluster),
+        (["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions"], ["*"], None),
+        (
+            ["ecs:RegisterTaskDefinition"],
+            [arn("ecs", "task-definition/*")],
+            {"StringEquals": {"aws:RequestTag/deploy-runner:environment": environment}},
+        ),
+        (
+            ["ecs:TagResource"],
+            [arn("ecs", "task-definition/*")],
+            {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}},
+        ),
+        (["iam:PassRole"], [arn("iam", "role/apps/*", "")], TASKS),
+        (["logs:FilterLogEvents"], [arn("logs", "log-group:/apps/*")], None),
+        (["logs:GetLogEvents"], [arn("logs", "log-group:/apps/*:log-stream:*")], None),
+    ]  # fmt: skip
+
+
+APPS = ("cineos", "createos", "lightwave-backend", "photographos")
+FUNCTIONS = ("validate-request", "report-status", "deploy-service", "watch-rollout")
+MAY: dict[str, list[Rule]] = {
+    "deploy-runner-state-machine": [
+        (
+            ["lambda:InvokeFunction"],
+            [arn("lambda", f"function:deploy-runner-{name}:*") for name in FUNCTIONS],
+            None,
+        ),
+        (
+            ["ecs:RunTask"],
+            [
+                arn("ecs", "task-definition/docker-builder-arm64:*"),
+                arn("ecs", "task-definition/docker-builder-x86-64:*"),
+            ],
+            {"ArnEquals": {"ecs:cluster": CLUSTER}},
+        ),
+        (["ecs:TagResource"], [arn("ecs", "task/deploy-runner/*")], {"StringEquals": {"ecs:CreateAction": "RunTask"}}),
+        (
+            ["ecs:DescribeTasks", "ecs:StopTask"],
+            [arn("ecs", "task/deploy-runner/*")],
+            {"ArnEquals": {"ecs:cluster": CLUSTER}},
+        ),
+        (
+            ["iam:PassRole"],
+            [
+                arn("iam", "role/deploy-runner/push/push-*", ""),
+                arn("iam", "role/deploy-runner/deploy-runner-docker-builder-execution", ""),
+                arn("iam", "role/deploy-runner/deploy-runner-no-permissions", ""),
+            ],
+            TASKS,
+        ),
+        (
+            ["events:PutTargets", "events:PutRule", "events:DescribeRule"],
+            [arn("events", "rule/StepFunctionsGetEventsForECSTaskRule")],
+            None,
+        ),
+        (["ecr:BatchGetImage"], [arn("ecr", f"repository/{app}") for app in APPS], None),
+        (
+            [
+                f"logs:{name}"
+                for name in (
+                    "CreateLogDelivery",
+                    "GetLogDelivery",
+                    "UpdateLogDelivery",
+                    "DeleteLogDelivery",
+                    "ListLogDeliveries",
+                    "PutResourcePolicy",
+                    "DescribeResourcePolicies",
+                    "DescribeLogGroups",
+                )
+            ],
+            ["*"],
+            None,
+        ),
+        ([*TRACE[0], "xray:GetSamplingRules", "xray:GetSamplingTargets"], ["*"], None),
+    ],
+    "deploy-runner-validate-request": [GITHUB_KEY, TARGETS, logs("/aws/lambda/deploy-runner-validate-request"), TRACE],
+    "deploy-runner-report-status": [
+        GITHUB_KEY,
+        (["dynamodb:PutItem"], [TABLE], None),
+        (["logs:GetLogEvents"], [arn("logs", "log-group:/deploy-runner/*:log-stream:*")], None),
+        (["sns:Publish"], [arn("sns", "deploy-runner-outcomes")], None),
+        (
+            ["events:PutEvents"],
+            [arn("events", "event-bus/default")],
+            {"StringEquals": {"events:source": "deploy-runner"}},
+        ),
+        logs("/aws/lambda/deploy-runner-report-status"),
+        TRACE,
+    ],
+    "deploy-runner-deploy-service": [TARGETS, logs("/aws/lambda/deploy-runner-deploy-service"), TRACE],
+    "deploy-runner-watch-rollout": [
+        TARGETS,
+        (["dynamodb:PutItem", "dynamodb:Query", "dynamodb:DeleteItem"], [TABLE], None),
+        (["states:SendTaskSuccess", "states:SendTaskFailure"], ["*"], None),
+        logs("/aws/lambda/deploy-runner-watch-rollout"),
+        TRACE,
+    ],
+    "deploy-runner-docker-builder-execution": execution_role("docker-builder", "clone"),
+    "deploy-runner-terraform-runner-execution": execution_role("terraform-runner", "clone", "terraform-runner"),
+    "deploy-runner-app-deployer-execution": execution_role("app-deployer", "clone", "app-deployer"),
+    "deploy-runner-no-permissions": [],
+    **{f"push-{app}": push_role(app) for app in APPS},
+    **{f"deploy-target-{name}": target_role(name) for name in ("dev", "staging", "prod")},
+    "deploy-runner-github": [
+        (
+            ["states:StartExecution"],
+            [arn("states", "stateMachine:deploy-app")],
+            {"StringEquals": {"states:StateMachineQualifier": "live"}},
+        ),
+        (
+            ["states:DescribeExecution", "states:GetExecutionHistory", "states:StopExecution"],
+            [arn("states", "execution:deploy-app:*")],
+            None,
+        ),
+        (["logs:FilterLogEvents"], [arn("logs", "log-group:/deploy-runner/*")], None),
+        (["logs:GetLogEvents"], [arn("logs", "log-group:/deploy-runner/*:log-stream:*")], None),
+    ],
+}
+
+
+@pytest.mark.parametrize("role", MAY)
+def test_a_role_may_do_exactly_this(everything: Stack, role: str) -> None:
+    expected = {
+        Grant(action, resource, json.dumps(conditions, sort_keys=True) if conditions else "")
+        for actions, resources, conditions in MAY[role]
+        for action in actions
+        for resource in resources
+    }
+
+    assert {grant for document in documents(everything)[role] for grant in grants(document)} == expected
+
+
+def test_there_are_no_other_roles(everything: Stack) -> None:
+    # terraform-plan has AWS's ReadOnlyAccess, and is looked at below
+    assert set(documents(everything)) == {*MAY, "deploy-runner-terraform-plan"}
+
+
+def test_a_plan_reads_settings_but_no_data(everything: Stack) -> None:
+    (role,) = [
+        properties
+        for stack in everything.all()
+        for properties in stack.of_type("AWS::IAM::Role").values()
+        if properties["RoleName"] == "deploy-runner-terraform-plan"
+    ]
+    assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
+    (document,) = documents(everything)["deploy-runner-terraform-plan"]
+    assert {grant.effect for grant in grants(document)} == {"Deny"}
+    assert {"secretsmanager:GetSecretValue", "ssm:GetParameter", "states:GetExecutionHistory"} <= {
+        grant.action for grant in grants(document)
+    }
+
+
+def test_without_their_images_there_is_no_terraform_runner_and_no_app_deployer(main: Stack) -> None:
+    names = set(documents(main))
+
+    assert {name for name in names if "terraform" in name or "app-deployer" in name} == set()
+    definitions = [d["Family"] for s in main.all() for d in s.of_type("AWS::ECS::TaskDefinition").values()]
+    assert sorted(definitions) == ["docker-builder-arm64", "docker-builder-x86-64"]
+
+
+def test_only_who_needs_it_reads_the_github_key(everything: Stack) -> None:
+    readers = {
+        role
+        for role, found in documents(everything).items()
+        for document in found
+        for grant in grants(document)
+        if grant.action == "secretsmanager:GetSecretValue" and grant.effect == "Allow"
+    }
+
+    assert readers == {
+        "deploy-runner-validate-request",
+        "deploy-runner-report-status",
+        "deploy-runner-docker-builder-execution",
+        "deploy-runner-terraform-runner-execution",
+        "deploy-runner-app-deployer-execution",
+    }
+
+
+def test_no_role_may_change_roles_or_start_the_machine(everything: Stack) -> None:
+    for role, found in documents(everything).items():
+        for grant in (g for document in found for g in grants(document) if g.effect == "Allow"):
+            service, _, action = grant.action.partition(":")
+            assert "*" not in grant.action, role
+            assert service != "iam" or action == "PassRole", role
+            assert grant.action != "states:StartExecution" or role == "deploy-runner-github"
