@@ -1,0 +1,219 @@
+"""apps.yaml: what the loader takes and refuses, and that the schema for editors says the same."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from deploy_runner.domain.apps import load, load_file
+from deploy_runner.domain.errors import AllowlistInvalid
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "apps.schema.json").read_text())
+GOOD: dict[str, Any] = {
+    "version": 1,
+    "environments": {
+        "dev": {"account": "123456789012", "region": "us-east-1", "cluster": "dev", "refs": {"branches": ["**"]}},
+    },
+    "apps": {
+        "cineos": {
+            "repository": {"name": "lightwave-media/cineos", "id": 1001},
+            "environments": {"dev": {"services": {"cineos": ["app"]}}},
+        }
+    },
+}
+APP, ENV, IN_APP = ("apps", "cineos"), ("environments", "dev"), ("apps", "cineos", "environments", "dev")
+
+
+def changed(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The good file with one value set, or with one key removed where the value is `...`."""
+    file = copy.deepcopy(GOOD)
+    place = file
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return file
+
+
+def loads(file: Any) -> bool:
+    try:
+        load(yaml.safe_dump(file))
+    except AllowlistInvalid:
+        return False
+    return True
+
+
+def test_the_schema_is_a_schema_and_takes_the_file_that_we_ship() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(yaml.safe_load((ROOT / "apps.yaml").read_text()), SCHEMA)
+    assert set(load_file(ROOT / "apps.yaml").apps) == {"cineos", "photographos", "createos", "lightwave-backend"}
+    assert (ROOT / "apps.yaml").read_text().startswith("# yaml-language-server: $schema=apps.schema.json")
+
+
+ALLOWED: list[tuple[tuple[str, ...], Any]] = [
+    ((*APP, "architecture"), "X86_64"),
+    ((*APP, "build_args"), {"NODE_ENV": "production", "E": ""}),
+    ((*APP, "context"), "."),
+    ((*APP, "dockerfile"), "docker/Dockerfile.prod"),
+    ((*APP, "image_repository"), "team/cineos_web"),
+    ((*APP, "immutable_tags"), True),
+    ((*APP, "submodules"), False),
+    ((*APP, "runner"), "docker-builder"),
+    ((*APP, "repository", "name"), "Light-Wave/a.b_c"),
+    ((*ENV, "role"), "some/path/role"),
+    ((*ENV, "checks"), ["CI / tests", "lint"]),
+    ((*ENV, "requesters"), ["octocat", "dependabot[bot]"]),
+    ((*ENV, "freeze"), "holidays"),
+    ((*ENV, "timeouts"), {"build": 60, "rollout": 3600}),
+    ((*ENV, "task_definition_base"), "family"),
+    ((*ENV, "refs"), {"tags": ["v*"]}),
+    ((*IN_APP, "services"), {"Web_1": ["app", "worker"], "s" * 255: ["app"]}),
+    ((*IN_APP, "cluster"), "other"),
+    ((*IN_APP, "checks"), []),
+]
+REFUSED: list[tuple[tuple[str, ...], Any]] = [
+    (("version",), 2),
+    (("version",), "1"),
+    (("version",), ...),
+    (("environments",), {}),
+    (("apps",), {}),
+    (("apps",), []),
+    (("extra",), 1),
+    ((*ENV, "account"), 123456789012),
+    ((*ENV, "account"), "12345"),
+    ((*ENV, "region"), "moon"),
+    ((*ENV, "regoin"), "us-east-1"),
+    ((*ENV, "role"), "arn:aws:iam::1:role/x"),
+    ((*ENV, "cluster"), "a cluster"),
+    ((*ENV, "cluster"), None),
+    ((*ENV, "refs"), {}),
+    ((*ENV, "refs"), {"branches": []}),
+    ((*ENV, "refs"), {"branches": "main"}),
+    ((*ENV, "refs"), {"branches": ["a b"]}),
+    ((*ENV, "refs"), {"branches": ["main", "main"]}),
+    ((*ENV, "checks"), [""]),
+    ((*ENV, "checks"), ["x" * 201]),
+    ((*ENV, "requesters"), []),
+    ((*ENV, "requesters"), ["-octocat"]),
+    ((*ENV, "freeze"), True),
+    ((*ENV, "freeze"), ""),
+    ((*ENV, "timeouts"), {"build": 59}),
+    ((*ENV, "timeouts"), {"rollout": 3601}),
+    ((*ENV, "timeouts"), {"rollout": "600"}),
+    ((*ENV, "timeouts"), {"test": 600}),
+    ((*ENV, "task_definition_base"), "newest"),
+    ((*APP, "repository"), ...),
+    ((*APP, "repository"), "lightwave-media/cineos"),
+    ((*APP, "repository", "name"), "cineos"),
+    ((*APP, "repository", "name"), "a/b.git"),
+    ((*APP, "repository", "name"), "a/.."),
+    ((*APP, "repository", "id"), ...),
+    ((*APP, "repository", "id"), 0),
+    ((*APP, "repository", "id"), "1001"),
+    ((*APP, "repository", "id"), True),
+    ((*APP, "environments"), {}),
+    ((*APP, "image_repository"), "Cineos"),
+    ((*APP, "image_repository"), "cineos:latest"),
+    ((*APP, "dockerfile"), "../Dockerfile"),
+    ((*APP, "dockerfile"), "/etc/passwd"),
+    ((*APP, "dockerfile"), "docker/.."),
+    ((*APP, "context"), "--option"),
+    ((*APP, "build_args"), {"A-B": "1"}),
+    ((*APP, "build_args"), {"A": 1}),
+    ((*APP, "build_args"), {"A": "two\nlines"}),
+    ((*APP, "build_args"), ["A=1"]),
+    ((*APP, "architecture"), "arm64"),
+    ((*APP, "immutable_tags"), "yes"),
+    ((*APP, "runner"), "app-deployer"),
+    ((*IN_APP, "services"), ...),
+    ((*IN_APP, "services"), {}),
+    ((*IN_APP, "services"), {"cineos": []}),
+    ((*IN_APP, "services"), {"cineos": "app"}),
+    ((*IN_APP, "services"), {"a b": ["app"]}),
+    ((*IN_APP, "services"), {"s" * 256: ["app"]}),
+    ((*IN_APP, "account"), "123456789012"),
+    ((*IN_APP, "role"), "x"),
+]
+
+
+def name(case: tuple[tuple[str, ...], Any]) -> str:
+    return f"{'.'.join(case[0][-2:])}={str(case[1])[:20]}"
+
+
+@pytest.mark.parametrize("case", ALLOWED, ids=name)
+def test_loader_and_schema_take_the_same(case: tuple[tuple[str, ...], Any]) -> None:
+    file = changed(*case)
+    jsonschema.validate(file, SCHEMA)
+    load(yaml.safe_dump(file))
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=name)
+def test_loader_and_schema_refuse_the_same(case: tuple[tuple[str, ...], Any]) -> None:
+    file = changed(*case)
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(file)
+    assert not loads(file)
+
+
+def test_every_key_that_the_loader_knows_is_described_to_editors() -> None:
+    """GIVEN a typo at each place THEN the loader lists what it knows there, and the schema has the same keys."""
+    places = [(("x",), ()), ((*ENV, "x"), ("environments", "*")), ((*APP, "x"), ("apps", "*"))]
+    places += [((*IN_APP, "x"), ("apps", "*", "environments", "*"))]
+    for path, where in places:
+        with pytest.raises(AllowlistInvalid) as raised:
+            load(yaml.safe_dump(changed(path, 1)))
+        known = set(str(raised.value).split("Known here: ")[1].rstrip(".\n").split(", "))
+        schema = SCHEMA
+        for step in where:
+            schema = schema["additionalProperties"] if step == "*" else schema["properties"][step]
+            schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        assert set(schema["properties"]) == known
+        assert all("description" in {**p, **SCHEMA["$defs"].get(p.get("$ref", "").rpartition("/")[2], {})}
+                   for p in schema["properties"].values())  # fmt: skip
+
+
+def test_every_problem_is_named_at_once_with_its_line() -> None:
+    text = "version: 1\nenvironments:\n  dev:\n    account: 12\n    region: mars\napps:\n  Cine: {}\n"
+    with pytest.raises(AllowlistInvalid) as raised:
+        load(text)
+    said = str(raised.value)
+    assert all(part in said for part in ("line 4", "account", "line 5", "region", "line 7", "Cine"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: &x 1\nb: *x\n", "anchors"),
+        ("[" * 50 + "]" * 50, "nested"),
+        ("version: 1\n---\nversion: 1\n", "one YAML document"),
+        ("version: 1\nversion: 1\n", "given twice"),
+        ("a: [", "must be YAML"),
+        (b"\xff\xfe\x00", "must be YAML"),
+        ("", "one YAML document"),
+        ("x" * 1_000_001, "at most"),
+    ],
+)
+def test_a_file_that_is_no_allowlist_is_refused_with_its_rule(text: str | bytes, told: str) -> None:
+    with pytest.raises(AllowlistInvalid, match=told):
+        load(text)
+
+
+def test_what_no_app_sees_alone_is_refused() -> None:
+    file = changed(("apps", "thief"), copy.deepcopy(GOOD["apps"]["cineos"]))
+    file["apps"]["thief"]["image_repository"] = "cineos"
+    with pytest.raises(AllowlistInvalid) as raised:
+        load(yaml.safe_dump(file))
+    assert "must not push to the image repository of cineos" in str(raised.value)
+    assert "must not deploy to the service of cineos" in str(raised.value)
+
+
+def test_a_frozen_environment_is_frozen_for_every_app() -> None:
+    file = changed((*ENV, "freeze"), "holidays")
+    file["apps"]["cineos"]["environments"]["dev"]["freeze"] = "ours"
+    assert load(yaml.safe_dump(file)).apps["cineos"].environments["dev"].freeze == "holidays"

@@ -1,0 +1,116 @@
+"""Only SUCCESSFUL of our own service deployment is success; every other end has a name of its own."""
+
+import pytest
+
+from deploy_runner.domain.errors import (
+    RolloutError,
+    RolloutFailed,
+    RolloutReplaced,
+    RolloutRolledBack,
+    RolloutStopped,
+)
+from deploy_runner.domain.rollout import (
+    Deployment,
+    Failed,
+    Observed,
+    Pending,
+    Rollout,
+    ServiceDeployment,
+    StoppedTask,
+    Succeeded,
+    combine,
+    reason,
+    stopped_task,
+    verdict,
+)
+
+OLD, OURS, THEIRS = (f"arn:aws:ecs:us-east-1:1:task-definition/cineos:{n}" for n in (41, 42, 43))
+ROLLOUT = Rollout("cineos", "arn:service", "dev", OURS, OLD)
+
+
+def seen(
+    *statuses: tuple[str, str], primary: Deployment | None = None, desired: int = 1, breaker: bool = True
+) -> Observed:
+    deployments = tuple(
+        ServiceDeployment(f"sd-{n}", status, definition, "", float(n))
+        for n, (status, definition) in enumerate(statuses)
+    )
+    return Observed("ACTIVE", desired, (primary,) if primary else (), deployments, breaker)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "error"),
+    [
+        ([("ROLLBACK_REQUESTED", OURS)], RolloutRolledBack),
+        ([("ROLLBACK_IN_PROGRESS", OURS)], RolloutRolledBack),
+        ([("ROLLBACK_SUCCESSFUL", OURS)], RolloutRolledBack),
+        ([("ROLLBACK_FAILED", OURS)], RolloutRolledBack),
+        ([("STOPPED", OURS)], RolloutStopped),
+        ([("STOPPED", OURS), ("IN_PROGRESS", THEIRS)], RolloutReplaced),
+        ([("STOPPED", OURS), ("SUCCESSFUL", THEIRS)], RolloutReplaced),
+    ],
+)
+def test_each_end_has_its_name(statuses: list[tuple[str, str]], error: type[RolloutError]) -> None:
+    found = verdict(ROLLOUT, seen(*statuses))
+    assert isinstance(found, Failed)
+    assert found.error is error
+
+
+@pytest.mark.parametrize("status", ["PENDING", "IN_PROGRESS", "STOP_REQUESTED", "SOMETHING_NEW"])
+def test_what_has_not_ended_is_pending(status: str) -> None:
+    assert verdict(ROLLOUT, seen((status, OURS))) == Pending()
+
+
+def test_a_service_that_is_stable_on_another_revision_says_nothing_of_ours() -> None:
+    stable = Deployment("PRIMARY", OLD, "COMPLETED", 1, 1)
+    assert verdict(ROLLOUT, seen(("SUCCESSFUL", OLD), primary=stable)) == Pending()
+    assert isinstance(verdict(ROLLOUT, seen(("ROLLBACK_SUCCESSFUL", OURS), primary=stable)), Failed)
+
+
+def test_an_update_that_changed_nothing_is_a_success_once_it_is_healthy() -> None:
+    assert verdict(ROLLOUT, seen(primary=Deployment("PRIMARY", OURS, "COMPLETED", 2, 2), desired=2)) == Succeeded()
+    assert verdict(ROLLOUT, seen(primary=Deployment("PRIMARY", OURS, "COMPLETED", 2, 1), desired=2)) == Pending()
+
+
+def test_with_no_task_desired_it_says_that_nothing_was_tried() -> None:
+    found = verdict(ROLLOUT, seen(("SUCCESSFUL", OURS), desired=0))
+    assert isinstance(found, Succeeded)
+    assert "not exercised" in found.note
+
+
+@pytest.mark.parametrize(("failed", "running", "ended"), [(2, 0, False), (3, 0, True), (3, 1, False)])
+def test_a_crash_loop_without_circuit_breaker_is_judged_by_count(failed: int, running: int, ended: bool) -> None:
+    primary = Deployment("PRIMARY", OURS, "IN_PROGRESS", 1, running, failed)
+    found = verdict(ROLLOUT, seen(("IN_PROGRESS", OURS), primary=primary, breaker=False))
+    assert isinstance(found, Failed) == ended
+    assert verdict(ROLLOUT, seen(("IN_PROGRESS", OURS), primary=primary, breaker=True)) == Pending()
+
+
+def test_a_service_that_is_gone_is_a_failure() -> None:
+    assert verdict(ROLLOUT, Observed("INACTIVE", 0)) == Failed(RolloutFailed, "the service was deleted")
+
+
+def test_all_services_must_succeed_and_the_first_failure_decides() -> None:
+    failed = Failed(RolloutStopped, "x")
+    assert combine([Succeeded(), Pending()]) == Pending()
+    assert combine([Pending(), failed]) == failed
+    assert combine([Succeeded(), Succeeded()]) == Succeeded()
+
+
+def test_a_reason_is_one_line_that_says_what_how_often_and_what_serves() -> None:
+    observed = Observed("ACTIVE", 1, (Deployment("PRIMARY", OURS, failed=3), Deployment("ACTIVE", OLD, running=1)))
+    failed = Failed(RolloutRolledBack, "ECS rolled back")
+    stopped = [StoppedTask("t", "app", 1)] * 2
+    said = reason(ROLLOUT, observed, failed, stopped, "KeyError: 'DATABASE_URL'\n")
+    assert said == "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; v41 still serves"
+    nothing = reason(Rollout("cineos", "a", "dev", OURS), Observed("ACTIVE", 1), failed)
+    assert nothing == "cineos: ECS rolled back; nothing serves"
+    assert len(reason(ROLLOUT, observed, failed, stopped, "x" * 5000)) <= 200
+
+
+def test_the_container_that_failed_first_is_named_not_those_that_were_stopped_with_it() -> None:
+    containers = [{"name": "proxy", "exitCode": 143}, {"name": "app", "exitCode": 2}]
+    assert stopped_task({"taskArn": "a/t1", "containers": containers}) == StoppedTask("t1", "app", 2)
+    pull = {"name": "app", "reason": "CannotPullContainerError: not found"}
+    assert stopped_task({"containers": [pull]}).reason.startswith("CannotPull")
+    assert stopped_task({"stoppedReason": "Scaling activity"}).reason == "Scaling activity"
