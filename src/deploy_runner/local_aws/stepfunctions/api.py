@@ -595,8 +595,9 @@ def _without_data(event: dict[str, Any]) -> dict[str, Any]:
 
 def install() -> None:
     """Put the methods above into moto's classes, and name its errors: those of the interpreter have an empty code."""
-    for error in vars(parser_api).values():
-        if isinstance(error, type) and issubclass(error, AWSError) and error is not AWSError:
+    errors: list[Any] = [value for value in vars(parser_api).values() if isinstance(value, type)]
+    for error in errors:
+        if issubclass(error, AWSError) and error is not AWSError:
             error.TYPE = error.code
     for ours, theirs in (
         (Backend, parser_models.StepFunctionsParserBackend),

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from moto.stepfunctions.parser import quotas
 from moto.stepfunctions.parser.api import EvaluationFailedEventDetails, HistoryEventType
 from moto.stepfunctions.parser.asl.component.common.error_name.error_equals_decl import ErrorEqualsDecl
 from moto.stepfunctions.parser.asl.component.common.error_name.error_name import ErrorName
@@ -26,10 +25,10 @@ from moto.stepfunctions.parser.asl.component.common.timeouts.timeout import Eval
 from moto.stepfunctions.parser.asl.component.program.program import Program
 from moto.stepfunctions.parser.asl.component.state import state as state_module
 from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service
 from moto.stepfunctions.parser.asl.component.state.fail import state_fail
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.eval.event.event_manager import EventHistoryContext, EventManager
 from moto.stepfunctions.parser.asl.eval.variable_store import VariableStore
 
 from deploy_runner.local_aws.stepfunctions.jsonata import JSONataError, evaluate
@@ -80,6 +79,13 @@ def failure(
     return FailureEventException(FailureEvent(env=env, error_name=name, event_type=event_type, event_details=details))
 
 
+def replace_everywhere(name: str, function: Callable[..., Any]) -> None:
+    """Replace a function of moto's interpreter in each of its modules that imported it by name."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("moto.stepfunctions.parser") and hasattr(module, name):
+            vars(module)[name] = function
+
+
 def compact_json(value: Any) -> str:
     """Return JSON as AWS writes it: no blanks, no escapes that UTF-8 does not need, times in ISO 8601."""
 
@@ -95,9 +101,7 @@ def _patch_json() -> None:
     def to_json_str(obj: Any, separators: tuple[str, str] | None = None) -> str:
         return compact_json(obj)
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("moto.stepfunctions.parser") and hasattr(module, "to_json_str"):
-            vars(module)["to_json_str"] = to_json_str
+    replace_everywhere("to_json_str", to_json_str)
 
 
 def _patch_jsonata() -> None:
@@ -184,7 +188,8 @@ def _patch_attempts() -> None:
 
         threading.Thread(target=run, name=f"attempt of {self.name}", daemon=True).start()
         over = ended(frame).wait(seconds)
-        # From here on what the thread does is not looked at any more.
+        # From here on what the thread does is not looked at any more, and does not stand in the history.
+        frame.event_history_context.closed = True
         result, failures = list(result), list(failures)
         frame.set_ended()
         env.close_frame(frame)
@@ -208,6 +213,14 @@ def _patch_attempts() -> None:
             env.states.reset(input_value=env.stack.pop())
 
     ExecutionState._evaluate_with_timeout = attempt
+    original = EventManager.add_event
+
+    def add_event(self: EventManager, context: EventHistoryContext, *args: Any, **kwargs: Any) -> int:
+        late = getattr(context, "closed", False)
+        event_id: int = context.last_published_event_id if late else original(self, context, *args, **kwargs)
+        return event_id
+
+    EventManager.add_event = add_event
 
 
 def _patch_program() -> None:
@@ -292,8 +305,7 @@ def _patch_size_limit() -> None:
         text = value if isinstance(value, str) else compact_json(value)
         return len(text.encode()) <= MAX_STATE_BYTES
 
-    for module in (quotas, state_module, state_task_service):
-        module.is_within_size_quota = is_within_size_quota
+    replace_everywhere("is_within_size_quota", is_within_size_quota)
 
 
 def _patch_assigned_variables() -> None:

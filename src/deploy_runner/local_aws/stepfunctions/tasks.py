@@ -11,7 +11,6 @@ import datetime
 import json
 import re
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -66,7 +65,7 @@ from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.states import TaskData
 
 from deploy_runner.local_aws.machine import Machine
-from deploy_runner.local_aws.stepfunctions.interpreter import compact_json, ended, failure
+from deploy_runner.local_aws.stepfunctions.interpreter import compact_json, ended, failure, replace_everywhere
 
 _POLL_SECONDS = 0.1
 _MISSING_SECONDS = 10.0  # what was just started may not be seen at once
@@ -336,10 +335,6 @@ class _Task(StateTaskServiceCallback):
         else:
             raise CallbackTimeoutError
 
-    def _after_eval_execution(self, env: Environment, *args: Any, **kwargs: Any) -> None:
-        if env.is_running():  # else late or aborted: nothing more is to stand in the history
-            super()._after_eval_execution(env, *args, **kwargs)
-
     def _get_callback_outcome_failure_event(self, env: Environment, ex: Any) -> FailureEvent:
         outcome = ex.callback_outcome_failure
         return self._fails_with(env, outcome.error or "", outcome.cause or "")
@@ -585,9 +580,7 @@ def install(machine: Machine) -> None:
         return _Task.clients.get(service, region, state_credentials.role_arn)
 
     # The integrations that stay moto's (dynamodb, sns, events, a Lambda function as resource) go the same way.
-    for name, module in list(sys.modules.items()):
-        if name.startswith("moto.stepfunctions.parser") and hasattr(module, "boto_client_for"):
-            vars(module)["boto_client_for"] = client_for
+    replace_everywhere("boto_client_for", client_for)
     state_task_service_factory.StateTaskServiceAwsSdk = AwsSdk
     state_task_service_factory.StateTaskServiceLambda = LambdaInvoke
     state_task_service_factory.StateTaskServiceEcs = EcsRunTask
