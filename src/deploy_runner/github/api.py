@@ -124,6 +124,7 @@ class Api:
         try:
             with self._opener.open(request, timeout=seconds) as response:
                 text, status, headers = response.read(MAX_BYTES + 1), response.status, response.headers
+                left = response.length  # of what was announced; reading does not complain
         except urllib.error.HTTPError as error:
             with error:
                 raise _refusal(method, path, error) from None
@@ -134,6 +135,8 @@ class Api:
             raise _Transient(f"it did not: {why}", undone=undone) from None
         if len(text) > MAX_BYTES:
             raise GitHubRefused(f"GitHub must answer {method} {path} in at most {MAX_BYTES} bytes")
+        if left:
+            raise _Transient("the answer was cut off")
         try:
             data = json.loads(text) if text.strip() else None
         except ValueError:
@@ -165,17 +168,17 @@ def _refusal(method: str, path: str, error: urllib.error.HTTPError) -> Exception
         # A limit is checked before anything is done.
         undone = error.code in (403, 429, 503)
         return _Transient(f"it answered {error.code}: {said}", _asked_to_wait(error.headers), undone=undone)
-    value = f"{error.code} {said}"
+    answered = f"but it answered {error.code}: {said}"
     if error.code in (404, 410):
         remedy = "Correct the name, and install the GitHub App on the repository"
-        return GitHubNotFound(f"GitHub must have {what}, and show it to us", value, remedy)
+        return GitHubNotFound(f"GitHub must have {what} and show it to us, {answered}", remedy=remedy)
     remedy = {
         401: "Check the App's id and its private key, and this machine's clock",
         403: "Grant the GitHub App the permission, and accept it on the installation",
     }.get(error.code, "Correct what was sent")
     if 300 <= error.code < 400:
         remedy = "If the repository was renamed or moved, write its new name in apps.yaml"
-    return GitHubRefused(f"GitHub must accept {what}", value, remedy)
+    return GitHubRefused(f"GitHub must accept {what}, {answered}", remedy=remedy)
 
 
 def _message(error: urllib.error.HTTPError) -> str:
