@@ -9,7 +9,7 @@ from moto.ecs.responses import EC2ContainerServiceResponse
 from deploy_runner.local_aws.ecs.backend import Backend
 
 
-class Responses(EC2ContainerServiceResponse):
+class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has no types for us
     """Handles one request."""
 
     @property

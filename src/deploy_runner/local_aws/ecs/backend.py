@@ -1,7 +1,7 @@
 """moto's ECS, as ECS: tasks are containers, services have a scheduler, and no field of a task definition is lost.
 
-moto 5.2.5 only keeps records: its tasks move on by polling, its services run nothing, it has no service deployments, and
-accepts INACTIVE task definitions. There is no issue upstream for running containers; getmoto/moto is a mock by design.
+moto 5.2.5 only keeps records: its tasks move on by polling, its services run nothing, it has no service deployments,
+and takes INACTIVE task definitions. No issue upstream asks for more: it is a mock by design.
 """
 
 import threading
@@ -25,7 +25,7 @@ from deploy_runner.local_aws.machine import Machine
 _KEPT_TASKS = 1000
 
 
-class Backend(EC2ContainerServiceBackend):
+class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no types for us
     """What moto's responses and other services of moto see as ECS."""
 
     machine: Machine  # set by install, before the first backend is made

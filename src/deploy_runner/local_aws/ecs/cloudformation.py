@@ -150,14 +150,15 @@ def _attributes(**known: str) -> tuple[Any, Any]:
 
 def patch() -> None:
     """Put the functions above into moto's models: moto finds a resource's class by its type, and the first one wins."""
-    for model, create, update, delete, attributes in (
+    patched: list[tuple[Any, Any, Any, Any, dict[str, str]]] = [
         (models.Cluster, _create_cluster, None, _delete_cluster, {"Arn": "arn"}),
         (
             models.TaskDefinition, _create_definition, _update_definition, _delete_definition,
             {"TaskDefinitionArn": "arn"},
         ),
         (models.Service, _create_service, _update_service, _delete_service, {"Name": "name", "ServiceArn": "arn"}),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for model, create, update, delete, attributes in patched:
         model.create_from_cloudformation_json = classmethod(create)
         model.delete_from_cloudformation_json = classmethod(delete)
         if update:

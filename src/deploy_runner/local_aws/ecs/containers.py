@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from docker.errors import APIError, DockerException, NotFound
+from docker.utils.socket import frames_iter
 
 from deploy_runner.local_aws.ecs.logs import LogStream
 from deploy_runner.local_aws.machine import Machine
@@ -47,6 +48,10 @@ class Plan:
 
 class Process(Protocol):
     """What a task does with its containers."""
+
+    @property
+    def id(self) -> str:
+        """The engine's id, if there is one."""
 
     def start(self, network_of: str | None) -> None:
         """Start; `network_of` is the container whose network namespace to share. Raises CannotStart."""
@@ -147,8 +152,12 @@ class EngineContainer:
                 **network,
             )
             # Attached before it starts, so that not one line of a short life is missed.
-            output = self._container.attach(stream=True, stdout=True, stderr=True)
-            self._container.start()
+            output = engine.client.api.attach_socket(self.id, {"stdout": 1, "stderr": 1, "stream": 1})
+            try:
+                self._container.start()
+            except APIError:
+                output._response.close()
+                raise
         except APIError as error:
             self.remove()
             raise CannotStart(f"CannotStartContainerError: {error.explanation or error}") from error
@@ -157,9 +166,11 @@ class EngineContainer:
 
     def _read(self, output: Any) -> None:
         with contextlib.suppress(DockerException, OSError, ValueError):
-            for chunk in output:
+            for _, chunk in frames_iter(output, tty=False):
                 self._plan.logs.write(chunk)
         self._plan.logs.close()
+        with contextlib.suppress(OSError, ValueError):
+            output._response.close()  # by itself it would be closed in the wrong order
 
     def wait(self) -> int:
         """Return the exit code as soon as the container has ended; 137 if it was removed meanwhile."""
@@ -192,16 +203,20 @@ class EngineContainer:
 
     def run(self, command: list[str], seconds: float) -> bool:
         """Run a command in the container, and tell whether it ended with 0 in time."""
-        done: list[bool] = []
-
-        def execute() -> None:
-            with contextlib.suppress(DockerException, OSError):
-                done.append(self._container.exec_run(command).exit_code == 0)
-
-        thread = threading.Thread(target=execute, daemon=True)
-        thread.start()
-        thread.join(seconds)
-        return done == [True]
+        api = self._machine.engine.client.api
+        deadline, pause = time.monotonic() + seconds, 0.02
+        try:
+            execution = api.exec_create(self.id, command)["Id"]
+            api.exec_start(execution, detach=True)
+            while time.monotonic() < deadline:
+                state = api.exec_inspect(execution)
+                if not state["Running"]:
+                    return bool(state["ExitCode"] == 0)
+                time.sleep(pause)
+                pause = min(pause * 2, _POLL_SECONDS)
+        except (DockerException, OSError):
+            pass
+        return False
 
     def stop(self, seconds: float) -> None:
         """SIGTERM (or the image's own stop signal), and SIGKILL after `seconds`."""
@@ -216,7 +231,7 @@ class EngineContainer:
 
 
 def namespace(machine: Machine, labels: dict[str, str], publish: list[int]) -> EngineContainer:
-    """Start a container that does nothing but hold the network namespace that a task's containers share. Raises CannotPull."""
+    """Start a container that only holds the network namespace that a task's containers share. Raises CannotPull."""
     image, _ = pull(machine, "public.ecr.aws/docker/library/busybox:stable")
     definition = {"entryPoint": ["sleep"], "command": ["2147483647"]}
     plan = Plan("~internal~ecs~pause", definition, {}, LogStream("", "", {}, "", ""), {}, labels, image, publish)

@@ -50,8 +50,8 @@ class Roles:
         with self._lock:
             made, client = self._clients.get(key, (0.0, None))
             if client is None or time.monotonic() - made > _CLIENT_SECONDS:
-                keys = {k.lower(): v for k, v in self.credentials(role_arn, "ecs-execution").items()}
-                session: Any = boto3.session.Session(**keys, region_name=region)
+                keys: dict[str, Any] = {k.lower(): v for k, v in self.credentials(role_arn, "ecs-execution").items()}
+                session: Any = boto3.session.Session(**{**keys, "region_name": region})
                 client = session.client(
                     service, endpoint_url=self._machine.endpoint, config=Config(retries={"max_attempts": 1})
                 )

@@ -17,7 +17,8 @@ from deploy_runner.local_aws.machine import Machine
 _BOOLEANS = {
     "cache", "cache-copy-layers", "cache-run-layers", "cleanup", "compressed-caching", "force", "force-build-metadata",
     "ignore-var-run", "insecure", "insecure-pull", "log-timestamp", "materialize", "no-push", "no-push-cache",
-    "preserve-context", "push-ignore-immutable-tag-errors", "reproducible", "single-snapshot", "skip-default-registry-fallback",
+    "preserve-context", "push-ignore-immutable-tag-errors", "reproducible", "single-snapshot",
+    "skip-default-registry-fallback",
     "skip-push-permission-check", "skip-tls-verify", "skip-tls-verify-pull", "skip-unused-stages", "use-new-run",
     "whitelist-var-run",
 }  # fmt: skip
@@ -31,7 +32,10 @@ _VALUES = {
 }  # fmt: skip
 _SHORT = {"-c": "context", "-f": "dockerfile", "-d": "destination", "-b": "bucket", "-v": "verbosity"}
 _UNSUPPORTED = {"secret", "tar-path", "oci-layout-path", "bucket"}
-_NO_DOCKERFILE = "error resolving dockerfile path: please provide a valid path to a Dockerfile within the build context with --dockerfile"
+_NO_DOCKERFILE = (
+    "error resolving dockerfile path: please provide a valid path to a Dockerfile within the build context "
+    "with --dockerfile"
+)
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
@@ -68,10 +72,9 @@ def parse(arguments: list[str]) -> dict[str, list[str]]:
 class KanikoBuild:
     """A build that ends like a container: with an exit code."""
 
-    id = ""
-
     def __init__(self, machine: Machine, plan: Plan) -> None:
         self._machine, self._plan = machine, plan
+        self.id = ""
         self._stopped = False
         self._stream: Any = None
 

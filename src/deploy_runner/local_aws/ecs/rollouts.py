@@ -26,8 +26,8 @@ REVISION_KEYS = (
 def threshold(desired: int) -> int:
     """Return how many failed tasks trip the circuit breaker.
 
-    docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html: half the desired count, rounded up,
-    but at least 3 and at most 200.
+    docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html: half the desired count,
+    rounded up, but at least 3 and at most 200.
     """
     return max(3, min(200, math.ceil(desired / 2)))
 

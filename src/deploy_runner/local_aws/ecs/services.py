@@ -33,6 +33,7 @@ PORT_SECONDS = 15.0
 DRAIN_SECONDS = 5.0  # connections to a task that is replaced may end by themselves; a load balancer's is 300
 _BUSY_SECONDS, _IDLE_SECONDS = 0.1, 1.0
 _BREAKER_REASON = "ECS deployment circuit breaker: tasks failed to start."
+_UNHEALTHY = "Task failed container health checks"
 _log = logging.getLogger(__name__)
 
 
@@ -393,9 +394,8 @@ class Service:
     def _count_failures(self, primary: Deployment, rollout: ServiceDeployment | None) -> None:
         for deployment in self.deployments:
             for task in deployment.tasks:
-                died = (
-                    task.stop_code in ("EssentialContainerExited", "TaskFailedToStart") or task.id in self._unhealthy()
-                )
+                by_itself = task.stop_code in ("EssentialContainerExited", "TaskFailedToStart")
+                died = by_itself or task.stopped_reason == _UNHEALTHY
                 if died and task.id not in deployment.seen_failed:
                     deployment.seen_failed.add(task.id)
                     deployment.failed_again()
@@ -406,18 +406,15 @@ class Service:
         if any(self._healthy(task) for task in primary.alive()):
             # API_Deployment, failedTasks: "resets to zero and stops being evaluated" once a task runs well.
             primary.failed = primary.failures_in_a_row = 0
-        if rollout:
+        if rollout and rollout.breaker["status"] == "MONITORING":
             rollout.breaker["failureCount"] = primary.failed
-
-    def _unhealthy(self) -> set[str]:
-        return {t.id for t in self.tasks() if t.stopped_reason == "Task failed container health checks"}
 
     def _stop_unhealthy(self) -> None:
         for deployment in self.deployments:
             for task in deployment.alive():
                 if task.health == "UNHEALTHY":
                     self._say(f"(task {task.id}) failed container health checks.")
-                    self._stop(task, "Task failed container health checks")
+                    self._stop(task, _UNHEALTHY)
 
     def _work(self, primary: Deployment) -> None:
         """Start and stop tasks within the limits of minimumHealthyPercent and maximumPercent."""

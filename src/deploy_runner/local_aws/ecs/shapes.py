@@ -26,7 +26,7 @@ _RENAMED = {"proxyconfigurationproperties": "properties"}
 
 
 def from_template(value: Any, shape: Shape) -> Any:
-    """Convert a template's properties (PascalCase, numbers perhaps as text) to what the API takes; drop what it has not."""
+    """Convert a template's properties (PascalCase, numbers perhaps as text) to the API's; drop what it has not."""
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         members = {name.lower(): name for name in shape.members}
         converted = {}

@@ -193,8 +193,8 @@ class Task:
         }  # fmt: skip
         if container.definition.get("memory"):
             described["memory"] = str(container.definition["memory"])
-        if container.process and getattr(container.process, "id", ""):
-            described["runtimeId"] = f"{self.id}-{getattr(container.process, 'id')[:10]}"  # noqa: B009
+        if container.process and container.process.id:
+            described["runtimeId"] = f"{self.id}-{container.process.id[:10]}"
         for key, value in (
             ("exitCode", container.exit_code), ("reason", container.reason), ("imageDigest", container.digest or None)
         ):  # fmt: skip
@@ -353,8 +353,8 @@ class Task:
                 )
             except SecretUnavailable as error:
                 raise FailedToStart(
-                    "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
-                    f"failed: {error}"
+                    "ResourceInitializationError: unable to pull secrets or registry auth: "
+                    f"execution resource retrieval failed: {error}"
                 ) from error
         return found
 
@@ -459,7 +459,7 @@ class Task:
             self._wake.notify_all()
 
     def _check_health(self, container: Container) -> None:
-        """Run the container's health check as ECS does, but look at once and often until it is healthy for the first time.
+        """Run the container's health check as ECS does, but look at once, and often until it is healthy.
 
         It is never called unhealthy sooner than ECS would: API_HealthCheck.
         """
