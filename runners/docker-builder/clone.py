@@ -77,7 +77,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repository", required=True, type=_matching(owner_name, "OWNER/NAME"))
     parser.add_argument("--repository-id", required=True, type=_matching(r"[1-9][0-9]{0,18}", "a repository's number"))
     parser.add_argument("--sha", required=True, type=_matching(r"[0-9a-f]{40}", "a full SHA"))
-    parser.add_argument("--directory", required=True, type=_matching(r"(/[A-Za-z0-9._-]+)+", "an absolute path"))
+    parser.add_argument(
+        "--directory", required=True, type=_matching(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]+)+", "an absolute path")
+    )
     parser.add_argument("--submodules", action="store_true")
     return parser.parse_args(arguments)
 
@@ -152,7 +154,8 @@ class Git:
             if not TRANSIENT.search(said):
                 break
             time.sleep(wait)
-        raise CloneError(ENVIRONMENT_FAILED, "git must be able to fetch from GitHub", said, "Is GitHub reached?")
+        rule = f"git must be able to fetch from GitHub, but it says: {said}"
+        raise CloneError(ENVIRONMENT_FAILED, rule, remedy="Check that this task reaches GitHub")
 
     def run(self, *arguments: str, seconds: float = 300) -> str:
         """Return what git says. Raises CloneError."""
@@ -160,7 +163,7 @@ class Git:
         if not done:
             full = "No space left" in said
             what = next((word for word in arguments if not word.startswith("-")), "git")
-            raise CloneError(ENVIRONMENT_FAILED if full else WORK_FAILED, f"git {what} must work", said)
+            raise CloneError(ENVIRONMENT_FAILED if full else WORK_FAILED, f"git {what} must work, but it says: {said}")
         return said
 
     def _try(self, arguments: list[str], seconds: float) -> tuple[bool, str]:
