@@ -78,7 +78,8 @@ def in_target(target: Mapping[str, Any], deployment_id: str) -> TargetClients:
     The session is named after the deployment, so CloudTrail tells which one did what. Sessions are kept until shortly
     before they end. Raises TargetMisconfigured where the role cannot be assumed.
     """
-    key = (str(target["role_arn"]), str(target["region"]), deployment_id[:64])
+    # 2 to 64 characters; the end of an execution's name is what tells it from others.
+    key = (str(target["role_arn"]), str(target["region"]), f"deploy-runner-{deployment_id[-50:]}")
     now = time.time()
     for stale in [known for known, (until, _) in _targets.items() if until <= now]:
         del _targets[stale]
