@@ -109,7 +109,7 @@ def test_who_asks_is_what_github_says_and_of_this_very_commit(allowlist: Allowli
     with pytest.raises(errors.RequesterNotAllowed, match="mallory"):
         ask(allowlist, github, **prod)
     github.actor, github.head_sha = "octocat", "d" * 40
-    with pytest.raises(errors.RequesterNotAllowed, match="d{40}"):
+    with pytest.raises(errors.RequesterNotAllowed, match=r"d{40}"):
         ask(allowlist, github, **prod)
 
 

@@ -62,7 +62,7 @@ def _config() -> Any:
     from botocore.config import Config
 
     return Config(
-        retries={"mode": "standard", "total_max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": 3},
         connect_timeout=3,
         read_timeout=15,
         user_agent_extra="deploy-runner",
