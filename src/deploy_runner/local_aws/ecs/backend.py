@@ -326,7 +326,7 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         if service.status == "ACTIVE" and service.desired_count > 0 and not force:
             raise InvalidParameterException("The service cannot be stopped while it is scaled above 0.")
         if service.status == "ACTIVE":
-            service.delete()
+            service.drain()
         return service
 
     def list_services(

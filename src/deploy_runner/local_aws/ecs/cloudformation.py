@@ -1,4 +1,4 @@
-"""AWS::ECS::* in templates: all properties reach ECS, as they would through the API, and a service is waited for.
+"""AWS::ECS::* in templates: all properties reach ECS as through the API; a service is created once it is stable.
 
 moto 5.2.5 takes a service's cluster, task definition and count, and a task definition's family, containers, volumes and
 memory, and loses the rest.
@@ -9,17 +9,10 @@ from typing import Any
 from moto.ecs import models
 from moto.ecs.models import ecs_backends
 
-from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.ecs.services import Service
-from deploy_runner.local_aws.ecs.shapes import from_template, input_shape
+from deploy_runner.local_aws.ecs.shapes import from_template, input_shape, now
 
-# AWS waits for three hours; whoever looks at a screen here does not.
-STABLE_SECONDS = 120.0
 GONE_SECONDS = 60.0
-
-
-class ServiceNotStable(DeployRunnerError):
-    """CloudFormation gives up on a service: its rollout failed, or takes too long."""
 
 
 def _request(operation: str, template: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -29,18 +22,6 @@ def _request(operation: str, template: dict[str, Any], **more: Any) -> dict[str,
 
 def _backend(account_id: str, region_name: str) -> Any:
     return ecs_backends[account_id][region_name]
-
-
-def _wait(service: Service) -> None:
-    """Wait for the rollout, as CloudFormation does: User Guide, "AWS::ECS::Service"."""
-    rollout = service.wait(STABLE_SECONDS)
-    if rollout is None:
-        remedy = "Look at the service's events and its tasks' logs"
-        raise ServiceNotStable("The service must become stable", service.name, remedy)
-    if rollout.status != "SUCCESSFUL":
-        tripped = rollout.breaker.get("status") == "TRIGGERED"
-        said = "ECS Deployment Circuit Breaker was triggered" if tripped else rollout.reason
-        raise ServiceNotStable("Error occurred during operation", said, "Look at the stopped tasks of the service")
 
 
 def _create_cluster(
@@ -74,14 +55,9 @@ def _update_definition(
     account_id: str,
     region_name: str,
 ) -> Any:
-    """Any change is a new revision; the old one is deregistered, unless the template says otherwise."""
-    backend = _backend(account_id, region_name)
-    request = _request("RegisterTaskDefinition", cloudformation_json)
-    request.setdefault("family", original_resource.family)
-    definition = backend.register(request)
-    if cloudformation_json.get("UpdateReplacePolicy") not in ("Retain", "RetainExceptOnCreate"):
-        backend.deregister_task_definition(original_resource.arn)
-    return definition
+    """Change the tags; a change of anything else is a replacement, which is a new resource."""
+    original_resource.tags = _request("RegisterTaskDefinition", cloudformation_json).get("tags", [])
+    return original_resource
 
 
 def _delete_definition(
@@ -98,7 +74,6 @@ def _create_service(
     if (request.get("schedulingStrategy") or "REPLICA") == "REPLICA":
         request.setdefault("desiredCount", 1)
     service: Service = _backend(account_id, region_name).create(request)
-    _wait(service)
     return service
 
 
@@ -119,10 +94,10 @@ def _update_service(
         backend.delete_service(original_resource.cluster_name, original_resource.name, force=True)
         return service
     request = _request("UpdateService", cloudformation_json, cluster=cluster, service=original_resource.name)
+    original_resource.asked = now()
     backend.update(request)
     if "tags" in (tags := _request("CreateService", cloudformation_json)):
         original_resource.tags = tags["tags"]
-    _wait(original_resource)
     return original_resource
 
 

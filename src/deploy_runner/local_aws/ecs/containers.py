@@ -4,6 +4,7 @@ import contextlib
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -165,12 +166,8 @@ class EngineContainer:
         self._reader.start()
 
     def _read(self, output: Any) -> None:
-        with contextlib.suppress(DockerException, OSError, ValueError):
-            for _, chunk in frames_iter(output, tty=False):
-                self._plan.logs.write(chunk)
+        _read_all(output, self._plan.logs.write)
         self._plan.logs.close()
-        with contextlib.suppress(OSError, ValueError):
-            output._response.close()  # by itself it would be closed in the wrong order
 
     def wait(self) -> int:
         """Return the exit code as soon as the container has ended; 137 if it was removed meanwhile."""
@@ -204,19 +201,19 @@ class EngineContainer:
     def run(self, command: list[str], seconds: float) -> bool:
         """Run a command in the container, and tell whether it ended with 0 in time."""
         api = self._machine.engine.client.api
-        deadline, pause = time.monotonic() + seconds, 0.02
         try:
             execution = api.exec_create(self.id, command)["Id"]
-            api.exec_start(execution, detach=True)
-            while time.monotonic() < deadline:
-                state = api.exec_inspect(execution)
-                if not state["Running"]:
-                    return bool(state["ExitCode"] == 0)
-                time.sleep(pause)
-                pause = min(pause * 2, _POLL_SECONDS)
-        except (DockerException, OSError):
-            pass
-        return False
+            # Its end is the end of its output: Podman does not notice by itself how a detached one ended.
+            output = api.exec_start(execution, socket=True)
+            reader = threading.Thread(target=_read_all, args=(output,), daemon=True)
+            reader.start()
+            reader.join(seconds)
+            if reader.is_alive():
+                return False
+            state = api.exec_inspect(execution)
+            return bool(not state["Running"] and state["ExitCode"] == 0)
+        except (DockerException, OSError, ValueError):
+            return False
 
     def stop(self, seconds: float) -> None:
         """SIGTERM (or the image's own stop signal), and SIGKILL after `seconds`."""
@@ -228,6 +225,15 @@ class EngineContainer:
         if self._container:
             with contextlib.suppress(NotFound, DockerException, OSError):
                 self._container.remove(force=True, v=True)
+
+
+def _read_all(output: Any, take: Callable[[bytes], None] = lambda chunk: None) -> None:
+    """Hand over what a container, or a command in it, writes, until its end."""
+    with contextlib.suppress(DockerException, OSError, ValueError):
+        for _, chunk in frames_iter(output, tty=False):
+            take(chunk)
+    with contextlib.suppress(OSError, ValueError):
+        output._response.close()  # by itself it would be closed in the wrong order, and complain
 
 
 def namespace(machine: Machine, labels: dict[str, str], publish: list[int]) -> EngineContainer:

@@ -14,6 +14,7 @@ from typing import Any
 
 from moto.ecs.exceptions import ECSException
 
+from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.ecs.forwarder import Forwarder
 from deploy_runner.local_aws.ecs.rollouts import (
     REVISION_KEYS,
@@ -37,6 +38,10 @@ _UNHEALTHY = "Task failed container health checks"
 _log = logging.getLogger(__name__)
 
 
+class ServiceNotStable(DeployRunnerError):
+    """CloudFormation gives up on a service: its rollout has failed."""
+
+
 class Service:
     """One service, with a scheduler thread. Attribute names are those that moto's own code reads."""
 
@@ -50,7 +55,7 @@ class Service:
         self.desired_count: int = settings.get("desiredCount") or 0
         self.scheduling_strategy = settings.get("schedulingStrategy", "REPLICA")
         self.task_sets: list[Any] = []
-        self.created = now()
+        self.created = self.asked = now()  # asked: when CloudFormation last changed it
         self.events: deque[dict[str, Any]] = deque(maxlen=100)
         self.deployments: list[Deployment] = []  # PRIMARY first
         self.service_deployments: list[ServiceDeployment] = []  # newest first
@@ -113,8 +118,13 @@ class Service:
         return [task for deployment in self.deployments for task in deployment.tasks]
 
     def is_created(self) -> bool:
-        """Tell CloudFormation that it is there."""
-        return True
+        """Tell CloudFormation whether what it asked for is rolled out. Raises ServiceNotStable if it will not be."""
+        newest = self.service_deployments[0]
+        if newest.over and newest.status != "SUCCESSFUL" and newest.created >= self.asked:
+            tripped = newest.breaker.get("status") == "TRIGGERED"
+            said = "ECS Deployment Circuit Breaker was triggered" if tripped else newest.reason
+            raise ServiceNotStable("Error occurred during operation", said, "Look at why the service's tasks stopped")
+        return newest.over
 
     def get_cfn_attribute(self, name: str) -> str:
         """Return what Fn::GetAtt asks for: AWS::ECS::Service."""
@@ -182,8 +192,8 @@ class Service:
     def _current(self) -> dict[str, Any]:
         return self.primary.revision.settings if self.deployments else self.settings
 
-    def delete(self) -> None:
-        """Drain; INACTIVE once no task is left."""
+    def drain(self) -> None:
+        """Stop all tasks; INACTIVE once no task is left."""
         with self._lock:
             self.status, self.desired_count = "DRAINING", 0
             for deployment in self.deployments:
@@ -207,16 +217,6 @@ class Service:
                 return
             self._roll_back(rollout, "Service deployment was stopped and rolled back by StopServiceDeployment.")
         self._wake.set()
-
-    def wait(self, seconds: float) -> ServiceDeployment | None:
-        """Wait until the newest rollout is over, and return it; None if it takes longer."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._backend.closing.is_set():
-            newest = self.service_deployments[0]
-            if newest.over:
-                return newest
-            time.sleep(0.05)
-        return None
 
     def wait_inactive(self, seconds: float) -> None:
         """Wait until the last task has ended."""
