@@ -481,8 +481,7 @@ def send(account_id: str, target: str, body: str, attributes: dict[str, str] | N
     if service == "sqs":
         from moto.sqs.models import sqs_backends
 
-        stored = {key: {"data_type": "String", "string_value": value} for key, value in (attributes or {}).items()}
-        sqs_backends[account_id][region].send_message(queue_name=name, message_body=body, message_attributes=stored)
+        sqs_backends[account_id][region].send_message(queue_name=name, message_body=body, message_attributes=typed)
     elif service == "sns":
         from moto.sns.models import sns_backends
 

@@ -1,0 +1,211 @@
+"""EventBridge that delivers, beside whoever emits: to functions, topics, queues and state machines, with dead letters.
+
+moto has no Lambda, SNS or Step Functions target and delivers inside PutEvents (getmoto/moto#4163); its patterns do not
+look into lists of objects. Rules are those of "Amazon EventBridge event patterns" and "... input transformation".
+"""
+
+import copy
+import json
+import logging
+import re
+import threading
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from jsonpath_ng.ext import parse as json_path
+from moto.awslambda.utils import get_backend
+from moto.core.exceptions import JsonRESTError
+from moto.events.models import UNDEFINED, EventPattern, EventsBackend, Rule, events_backends
+from moto.sns.models import sns_backends
+from moto.sqs.models import sqs_backends
+
+from deploy_runner.local_aws.awslambda import may_invoke, resolve, send
+from deploy_runner.local_aws.machine import Machine
+
+log = logging.getLogger(__name__)
+
+
+class NotDelivered(Exception):  # noqa: N818 - it is what a dead letter says
+    """Why a target did not get its event: an error code of EventBridge, and a message."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def emit(
+    account_id: str, region: str, source: str, detail_type: str, resources: list[str], detail: dict[str, Any]
+) -> None:
+    """Send an event of an AWS service to the default bus; returns before it is delivered."""
+    event = {
+        "version": "0", "id": str(uuid.uuid4()), "detail-type": detail_type, "source": source, "account": account_id,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "region": region, "resources": resources,
+        "detail": detail,
+    }  # fmt: skip
+    for rule in list(events_backends[account_id][region].describe_event_bus("default").rules.values()):
+        rule.send_to_targets(copy.deepcopy(event))
+
+
+def matches(pattern: Any, event: Any) -> bool:
+    """Whether an event has what a pattern asks for; in a list, one item has to."""
+    if isinstance(pattern, list):
+        filters = EventPattern(None, {})
+        return bool(filters._does_item_match_filters(event, pattern))
+    if isinstance(event, list):
+        return any(matches(pattern, item) for item in event)
+    found = event if isinstance(event, dict) else {}
+    return all(
+        any(matches(one, event) for one in wanted) if name == "$or" else matches(wanted, found.get(name, UNDEFINED))
+        for name, wanted in pattern.items()
+    )
+
+
+def given_to(target: dict[str, Any], event: dict[str, Any], rule_arn: str) -> str:
+    """The JSON text that a target gets of an event."""
+    if "Input" in target:
+        return str(target["Input"])
+    if "InputPath" in target:
+        found = json_path(target["InputPath"]).find(event)
+        return json.dumps(found[0].value if found else None)
+    transformer = target.get("InputTransformer")
+    if not transformer:
+        return json.dumps(event)
+    values: dict[str, Any] = {
+        "aws.events.rule-arn": rule_arn, "aws.events.rule-name": rule_arn.rpartition("/")[2],
+        "aws.events.event.ingestion-time": event["time"], "aws.events.event": event, "aws.events.event.json": event,
+    }  # fmt: skip
+    for name, path in (transformer.get("InputPathsMap") or {}).items():
+        found = json_path(path).find(event)
+        values[name] = found[0].value if found else None
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in values:
+            return found[0]
+        quoted = len(re.findall(r'(?<!\\)"', template[: found.start()])) % 2
+        held = values[found[1]]
+        if not quoted:
+            return json.dumps(held)
+        text = held if isinstance(held, str) else "" if held is None else json.dumps(held)
+        return json.dumps(text)[1:-1]
+
+    template = transformer["InputTemplate"]
+    text = re.sub(r"<([\w.-]+)>", value, template)
+    try:
+        return json.dumps(json.loads(text))
+    except ValueError:
+        return json.dumps(text)
+
+
+def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[str, Any]) -> None:
+    arn = target["Arn"]
+    service, region, account = arn.split(":")[2:5]
+    text = given_to(target, event, rule.arn)
+    if service == "lambda":
+        name, qualifier = resolve(arn)
+        backend = get_backend(account, region)
+        try:
+            function = backend.get_function(name, qualifier)
+        except JsonRESTError as error:
+            raise NotDelivered("RESOURCE_NOT_FOUND", str(error.message)) from error
+        if not may_invoke(function, qualifier, "events.amazonaws.com", rule.arn):
+            message = (
+                f"The policy of {arn} does not let events.amazonaws.com invoke it for {rule.arn}. Add a permission"
+            )
+            raise NotDelivered("NO_PERMISSIONS", message)
+        backend.invoke_later(function, text.encode(), qualifier, str(uuid.uuid4()))
+    elif service == "sns":
+        topic = sns_backends[account][region].topics.get(arn)
+        if topic is None:
+            raise NotDelivered("RESOURCE_NOT_FOUND", f"Topic {arn} does not exist")
+        _must_allow(topic._policy_json, "sns:Publish", arn)
+        send(account, arn, text)
+    elif service == "sqs":
+        queue = sqs_backends[account][region].queues.get(arn.rpartition(":")[2])
+        if queue is None:
+            raise NotDelivered("RESOURCE_NOT_FOUND", f"Queue {arn} does not exist")
+        _must_allow(json.loads(queue.policy) if isinstance(queue.policy, str) else queue.policy, "sqs:SendMessage", arn)
+        send(account, arn, text)
+    elif service == "states":
+        session = boto3.Session("local", "local", region_name=region)
+        session.client("stepfunctions", endpoint_url=machine.endpoint).start_execution(stateMachineArn=arn, input=text)
+    elif service == "events" and ":event-bus/" in arn:
+        if (account, region) == (rule.account_id, rule.region_name):
+            for other in list(
+                events_backends[account][region].describe_event_bus(arn.rpartition("/")[2]).rules.values()
+            ):
+                other.send_to_targets(copy.deepcopy(event))
+    elif service == "logs":
+        rule._send_to_cw_log_group(arn.split(":log-group:")[1].removesuffix(":*"), copy.deepcopy(event))
+    else:
+        raise NotDelivered("SDK_CLIENT_ERROR", f"Local AWS delivers no events to {arn}")
+
+
+def _must_allow(policy: Any, action: str, arn: str) -> None:
+    """Raise NotDelivered unless a topic's or queue's policy lets EventBridge in."""
+    statements = (policy or {}).get("Statement") or []
+    for statement in [statements] if isinstance(statements, dict) else statements:
+        principal = statement.get("Principal")
+        services = principal.get("Service") if isinstance(principal, dict) else principal
+        actions = (
+            [statement.get("Action")] if isinstance(statement.get("Action"), str) else statement.get("Action") or []
+        )
+        named = {name.lower() for name in actions}
+        service = action.partition(":")[0]
+        if statement.get("Effect") == "Allow" and named & {action.lower(), f"{service}:*", "*"}:
+            allowed = [services] if isinstance(services, str) else services or []
+            if "events.amazonaws.com" in allowed or "*" in allowed and not statement.get("Condition"):
+                return
+    raise NotDelivered("NO_PERMISSIONS", f"The policy of {arn} does not let events.amazonaws.com do {action}")
+
+
+def _deliver_or_bury(machine: Machine, rule: Any, target: dict[str, Any], event: dict[str, Any]) -> None:
+    try:
+        _deliver(machine, rule, target, event)
+    except Exception as error:
+        # Neither a missing permission nor a missing target is tried again ("How EventBridge retries delivering events").
+        code = error.code if isinstance(error, NotDelivered) else "SDK_CLIENT_ERROR"
+        log.warning(
+            "event %s (%s) did not reach %s: %s: %s", event["id"], event["detail-type"], target["Arn"], code, error
+        )
+        letters = (target.get("DeadLetterConfig") or {}).get("Arn")
+        if letters:
+            facts = {
+                "RULE_ARN": rule.arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": str(error)[:1000],
+                "RETRY_ATTEMPTS": "0", "EXHAUSTED_RETRY_CONDITION": "NonRetryable",
+            }  # fmt: skip
+            try:
+                send(rule.account_id, letters, json.dumps(event), facts)
+            except Exception:
+                log.exception("the dead letter queue %s does not take the event either", letters)
+
+
+def install(machine: Machine) -> None:
+    """Deliver to every kind of target that the product uses."""
+    plain_put_events = EventsBackend.put_events
+
+    def send_to_targets(rule: Any, original_event: dict[str, Any], transform_input: bool = True) -> None:
+        if rule.state == "DISABLED" or not rule.event_pattern.get_pattern():
+            return
+        event = {key: value for key, value in original_event.items() if key != "ingestion-time"}
+        if not isinstance(event["time"], str):
+            event["time"] = datetime.fromtimestamp(float(event["time"]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if not matches(rule.event_pattern.get_pattern(), event):
+            return
+        for target in list(rule.targets):
+            arguments = (machine, rule, target, event)
+            threading.Thread(target=_deliver_or_bury, args=arguments, name="event", daemon=True).start()
+
+    def put_events(backend: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Only AWS's services may say that they are AWS's services."""
+        answers: list[dict[str, Any]] = plain_put_events(backend, [e for e in events if not _forged(e)])
+        refused = {"ErrorCode": "NotAuthorizedForSourceException", "ErrorMessage": "Not authorized for the source."}
+        return [dict(refused) if _forged(event) else answers.pop(0) for event in events]
+
+    Rule.send_to_targets = send_to_targets
+    EventsBackend.put_events = put_events
+
+
+def _forged(event: dict[str, Any]) -> bool:
+    return str(event.get("Source", "")).startswith("aws.")
