@@ -8,7 +8,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -111,9 +111,9 @@ def _key(_: str) -> rsa.RSAPrivateKey:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Running]:
+def running(folder: Path, layer: Callable[[Any], Any] = lambda app: app) -> Iterator[Running]:
     state = State(folder / "github", _key("another" if "another" in folder.name else ""))
-    server = make_server("127.0.0.1", 0, LocalGitHub(state), threaded=True, request_handler=_Quiet)
+    server = make_server("127.0.0.1", 0, layer(LocalGitHub(state)), threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -139,6 +139,8 @@ class LocalGitHub:
             endpoint, arguments = adapter.match()
         except (NotFound, MethodNotAllowed):
             raise Problem(404, "Not Found") from None
+        if endpoint == "git" and arguments["owner"] == "api":
+            raise Problem(404, "Not Found")
         if endpoint == "git":
             return git_http.answer(self.state, request, **arguments)
         function, needs = endpoint
