@@ -227,7 +227,7 @@ def _clone(kind: str, logs: AWSObject) -> ContainerDefinition:
             Environment(Name="GITHUB_URL", Value=Ref("GitHubUrl")),
             Environment(Name="GITHUB_APP_ID", Value=Ref("GitHubAppId")),
         ],
-        Secrets=[Secret(Name="GITHUB_APP_APP_KEY", ValueFrom=Sub(_APP_KEY))],
+        Secrets=[Secret(Name="GITHUB_APP_PRIVATE_KEY", ValueFrom=Sub(_APP_KEY))],
     )
 
 

@@ -13,8 +13,8 @@ from .stacks import ROOT, Stack
 RENDERED = sorted((ROOT / "templates" / "rendered").glob("*.yaml"))
 
 
-def problems(body: str, ignore: tuple[str, ...] = ()) -> list[str]:
-    matches = lint(body, regions=["us-east-1"], config=ManualArgs(regions=["us-east-1"], ignore_checks=list(ignore)))
+def problems(body: str) -> list[str]:
+    matches = lint(body, config=ManualArgs(regions=["us-east-1"]))
     return [f"{match.rule.id} line {match.linenumber}: {match.message}" for match in matches]
 
 
@@ -32,5 +32,12 @@ def test_the_transformed_template_is_clean(main: Stack) -> None:
     del machine["DefinitionS3Location"]
     machine["Definition"] = json.loads((ROOT / "templates" / "rendered" / "deploy_app.asl.json").read_text())
 
-    # W1028: SAM leaves the conditions of template.yaml in place where its If is decided. W3045 is not among them.
-    assert problems(json.dumps(template)) == []
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::CloudFormation::Stack":  # as `sam package` does
+            resource["Properties"]["TemplateURL"] = "https://s3.us-east-1.amazonaws.com/artifacts/nested.yaml"
+
+    # In JSONata TimeoutSeconds may be an expression: docs.aws.amazon.com/step-functions/latest/dg/state-task.html.
+    # cfn-lint 1.58 wants a number; once it knows better, this fails and the two can go.
+    assert problems(json.dumps(template)) == [
+        f"E3601 line 1: '{{% $deployment.timeouts.{name} %}}' is not of type 'number'" for name in ("build", "rollout")
+    ]

@@ -41,16 +41,15 @@ def test_check_ends_with_1_and_writes_nothing(
 
 def test_the_module_runs() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "templates.render", "--check"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "templates.render", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_definition_that_goes_to_aws_has_no_yaml_in_it() -> None:
+def test_the_definition_that_goes_to_aws_is_json() -> None:
     # CloudFormation would take `*RetryLambda` for the string "RetryLambda"
     source = yaml.safe_load((ROOT / "statemachines" / "deploy_app.asl.yaml").read_text())
     rendered = (ROOT / "templates" / "rendered" / "deploy_app.asl.json").read_text()
 
     assert json.loads(rendered) == source
-    assert "&" not in "".join(rendered.split('" & ')).replace(" & ", "")
