@@ -33,6 +33,7 @@ from deploy_runner.local_aws.machine import Machine
 STACK_TYPE = "AWS::CloudFormation::Stack"
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
 STABILISE_SECONDS = 300
+PATIENCE_SECONDS = 2.0
 
 
 class InsufficientCapabilities(CloudFormationError):
@@ -706,8 +707,13 @@ class Engine:
 
     # --- Doing ---
     def run(self, work: Callable[[], None]) -> None:
-        """Do `work` beside the request that asked for it."""
-        threading.Thread(target=work, name="cloudformation", daemon=True).start()
+        """Do `work`, and return when it is done, or beside it when it takes longer.
+
+        SAM and the AWS CLI look again only after 5 to 30 seconds where a stack is not ready at once.
+        """
+        thread = threading.Thread(target=work, name="cloudformation", daemon=True)
+        thread.start()
+        thread.join(PATIENCE_SECONDS)
 
     def new_stack(self, name: str, parent: Stack | None = None) -> Stack:
         """An empty stack of that name. Raises AlreadyExistsException."""
