@@ -80,7 +80,7 @@ class FakeAws:
         if invoked:
             function = re.fullmatch(r"(?:.*:function:)?([\w-]+)(?::(.+))?", urllib.parse.unquote(invoked[1]))
             assert function
-            payload = json.loads(body)
+            payload = json.loads(body or b"{}")
             self.calls.append((function[1], payload))
             headers = {"X-Amz-Executed-Version": function[2] or "$LATEST"}
             try:

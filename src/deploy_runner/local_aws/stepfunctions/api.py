@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from moto.core.exceptions import AWSError
 from moto.core.responses import ActionResult, EmptyResult
-from moto.core.utils import unix_time_millis, utcnow
+from moto.core.utils import utcnow
 from moto.logs.models import logs_backends
 from moto.stepfunctions import models, responses
 from moto.stepfunctions.exceptions import (
@@ -86,6 +86,11 @@ class Execution(moto_execution.Execution):
         self.emit_status()
         super().start()
 
+    def has_begun(self) -> bool:
+        """Tell whether the interpreter has it, so that it can be stopped."""
+        env = self.exec_worker.env
+        return env is not None and env.program_state() is not None
+
     def emit_status(self) -> None:
         """Send "Step Functions Execution Status Change" (Developer Guide, "Automating ... with EventBridge")."""
         try:
@@ -108,8 +113,8 @@ class Execution(moto_execution.Execution):
             "stateMachineAliasArn": self.state_machine_alias_arn,
             "name": self.name,
             "status": status,
-            "startDate": int(unix_time_millis(self.start_date)),
-            "stopDate": int(unix_time_millis(self.stop_date)) if self.stop_date else None,
+            "startDate": _milliseconds(self.start_date),
+            "stopDate": _milliseconds(self.stop_date) if self.stop_date else None,
             "redriveCount": 0,
             "redriveDate": None,
             "error": self.error,
@@ -139,7 +144,7 @@ class LoggingSession(CloudWatchLoggingSession):
     def publish_history_log(self, history_log: Any) -> None:
         """Write one event, as the log group's stream of this execution."""
         when = datetime.datetime.fromisoformat(history_log["event_timestamp"])
-        milliseconds = int(unix_time_millis(when))
+        milliseconds = _milliseconds(when)
         message = compact_json({**history_log, "event_timestamp": str(milliseconds)})
         backend = logs_backends[self.configuration.log_account_id][self.configuration.log_region]
         group = backend.groups.get(self.configuration.log_group_name)
@@ -158,6 +163,10 @@ def iso_time(when: datetime.datetime) -> str:
     return when.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
+def _milliseconds(when: datetime.datetime) -> int:
+    return int(when.timestamp()) * 1000 + when.microsecond // 1000
+
+
 class Backend(parser_models.StepFunctionsParserBackend):
     """What moto's backend does not do, or does otherwise than AWS."""
 
@@ -171,9 +180,7 @@ class Backend(parser_models.StepFunctionsParserBackend):
         if known and not same:
             raise StateMachineAlreadyExists(f"State Machine Already Exists: '{known.arn}'")
         # moto checks the definition once more, which costs a second parse.
-        machine = models.StepFunctionBackend.create_state_machine(self, name, definition, roleArn, **options)
-        machine.__dict__.setdefault("revision_id", None)
-        return machine
+        return models.StepFunctionBackend.create_state_machine(self, name, definition, roleArn, **options)
 
     def update_state_machine(
         self,
@@ -218,7 +225,7 @@ class Backend(parser_models.StepFunctionsParserBackend):
     ) -> StateMachineVersion:
         """Publish what the state machine is now. It was published already: that version. Numbers are never reused."""
         machine = self._machine(arn)
-        current = machine.__dict__.get("revision_id")
+        current = machine.revision_id
         if revision_id is not None and revision_id != (current or "INITIAL"):
             raise ConflictException(f"Failed to publish the State Machine version for revision {revision_id}. "
                                     f"The current State Machine revision is {current}.")  # fmt: skip
@@ -368,9 +375,9 @@ class Backend(parser_models.StepFunctionsParserBackend):
         """Abort an execution, and return once it says so; what has ended stays as it ended."""
         execution: Execution = self.describe_execution(execution_arn)
         deadline = time.monotonic() + LONGEST_STOP_SECONDS
-        while execution.exec_worker.env is None and time.monotonic() < deadline:
+        while not execution.has_begun() and time.monotonic() < deadline:
             time.sleep(0.01)  # its definition is still being parsed
-        if execution.status == "RUNNING" and execution.exec_worker.env is not None:
+        if execution.status == "RUNNING" and execution.has_begun():
             execution.stop(stop_date=utcnow(), error=error, cause=cause)
             execution.over.wait(LONGEST_STOP_SECONDS)
         return execution
@@ -462,7 +469,7 @@ class Responses(responses.StepFunctionResponse):
                 "updateDate": machine.update_date,
                 "loggingConfiguration": machine.loggingConfiguration,
                 "tracingConfiguration": machine.tracingConfiguration,
-                "revisionId": machine.__dict__.get("revision_id"),
+                "revisionId": machine.revision_id,
             }
         )
 
@@ -480,7 +487,7 @@ class Responses(responses.StepFunctionResponse):
                 "tracingConfiguration": machine.tracingConfiguration,
                 "loggingConfiguration": machine.loggingConfiguration,
                 "description": machine.description,
-                "revisionId": machine.__dict__.get("revision_id"),
+                "revisionId": machine.revision_id,
             }
         )
 
@@ -595,6 +602,7 @@ def _without_data(event: dict[str, Any]) -> dict[str, Any]:
 
 def install() -> None:
     """Put the methods above into moto's classes, and name its errors: those of the interpreter have an empty code."""
+    models.StateMachineInstance.revision_id = None  # as long as it was never updated; CloudFormation says "INITIAL"
     errors: list[Any] = [value for value in vars(parser_api).values() if isinstance(value, type)]
     for error in errors:
         if issubclass(error, AWSError) and error is not AWSError:

@@ -149,14 +149,17 @@ def _patch_jsonata() -> None:
 
 
 def _patch_end_of_waits() -> None:
-    """StopExecution and the machine's TimeoutSeconds end an execution at once, whatever it is waiting for.
+    """StopExecution and the machine's TimeoutSeconds end an execution at once, whatever it waits for.
 
-    moto waits until the running task is over, which for a task token can be hours.
+    The first end counts. moto waits until the running task is over, which for a token can be hours, and an error that
+    the stop itself brings about makes FAILED of ABORTED.
     """
 
     def waking(original: Callable[..., None]) -> Callable[..., None]:
         def end(self: Environment, *args: Any, **kwargs: Any) -> None:
-            original(self, *args, **kwargs)
+            with self._state_mutex:
+                if self._program_state is None or self.is_running():
+                    original(self, *args, **kwargs)
             ended(self).set()
 
         return end
@@ -230,20 +233,19 @@ def _patch_program() -> None:
     def evaluate_program(self: Any, env: Environment) -> None:
         timeout = self.timeout_seconds.timeout_seconds if self.timeout_seconds else None
         over = threading.Event()
-        evaluated = super(Program, self).eval
+        if env.is_frame():
+            original(self, env)
+            return
         env.next_state_name = self.start_at.start_at_name
 
         def run() -> None:
             try:
-                evaluated(env)
+                self._eval_body(env)  # not eval(), which leaves out an execution that was stopped before it began
             finally:
                 over.set()
 
-        if env.is_frame():
-            original(self, env)
-            return
         threading.Thread(target=run, name="execution", daemon=True).start()
-        if not over.wait(timeout) and env.is_running():
+        if not over.wait(timeout):
             env.set_timed_out()
         over.wait(30)
 
