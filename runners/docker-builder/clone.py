@@ -278,7 +278,7 @@ def _make_empty(target: Path) -> None:
         (target / ".writable").unlink()
     except OSError as error:
         rule = f"The folder to check out into must be ours to write, but: {error.strerror}"
-        remedy = "The image's VOLUME gives the task's volume its owner; mount it where that is"
+        remedy = "Mount the task's volume there, writable"
         raise CloneError(ENVIRONMENT_FAILED, rule, str(target), remedy) from None
 
 
