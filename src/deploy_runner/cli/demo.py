@@ -60,7 +60,7 @@ class Demo:
             walk.deploy_stack()
         with self.step("the runners' images are built and pushed: deploy-runner images"):
             walk.push_runner_images()
-        with self.step(f"the service {APP} is made: aws cloudformation deploy, git push"):
+        with self.step(f"the service {APP} is made: aws cloudformation create-stack"):
             walk.create_service(APP, ENVIRONMENT)
             clone = walk.create_repository(REPOSITORY, REPOSITORY_ID)
         console.print(f"\n  AWS at {walk.endpoint}, GitHub at {walk.github}\n")

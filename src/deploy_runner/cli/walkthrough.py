@@ -245,7 +245,7 @@ class Walkthrough:
     # --- the sample app -------------------------------------------------------------------------------------------
 
     def create_service(self, app: str, environment: str, secret: str | None = None) -> None:
-        """`aws cloudformation deploy` of an app's service in the default network. At first it serves a placeholder."""
+        """`aws cloudformation create-stack` of an app's service in the default network. It serves a placeholder."""
         subnets = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")["Subnets"]
         parameters = {
             "App": app,
@@ -254,11 +254,22 @@ class Walkthrough:
             "SubnetIds": ",".join(subnet["SubnetId"] for subnet in subnets),
             **({"Secret": secret} if secret else {}),
         }
-        command = ["aws", "cloudformation", "deploy", "--stack-name", f"{app}-{environment}"]
-        command += ["--template-file", str(self.checkout / "examples" / "app-service.yaml")]
-        command += ["--capabilities", "CAPABILITY_NAMED_IAM"]
-        command += ["--parameter-overrides", *(f"{name}={value}" for name, value in parameters.items())]
-        run(command, env=self.env)
+        stack, template = f"{app}-{environment}", self.checkout / "examples" / "app-service.yaml"
+        self.aws(
+            "cloudformation", "create-stack", "--stack-name", stack, "--template-body", f"file://{template}",
+            "--capabilities", "CAPABILITY_NAMED_IAM", "--parameters",
+            json.dumps([{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()]),
+        )  # fmt: skip
+        # `aws cloudformation deploy` and `wait` look every 30 seconds.
+        waiter = self.client("cloudformation").get_waiter("stack_create_complete")
+        try:
+            waiter.wait(StackName=stack, WaiterConfig={"Delay": 0.2, "MaxAttempts": 600})
+        except Exception as error:
+            events = self.client("cloudformation").describe_stack_events(StackName=stack)["StackEvents"]
+            why = [e.get("ResourceStatusReason", "") for e in events if e["ResourceStatus"].endswith("FAILED")]
+            raise StepFailed(
+                rule=f"the stack {stack} is created", value=why[-1] if why else str(error), remedy="read its events"
+            ) from error
 
     def write_sample_app(self, clone: Path, version: str, *, crash: bool = False) -> None:
         """Write a version of the sample app into a clone; with `crash`, one that ends at its start with exit code 1."""
