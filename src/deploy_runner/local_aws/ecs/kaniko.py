@@ -4,7 +4,9 @@ It takes the flags of github.com/osscontainertools/kaniko, cmd/executor/cmd/root
 """
 
 import contextlib
+import inspect
 import re
+import socket
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -85,8 +87,10 @@ class KanikoBuild:
         """End the build."""
         self._stopped = True
         if self._stream is not None:
-            with contextlib.suppress(Exception):
-                self._stream.close()
+            # Closing the generator does not end its reading; the engine ends a build whose client is gone.
+            response = inspect.getgeneratorlocals(self._stream).get("response")
+            with contextlib.suppress(OSError, AttributeError, ValueError):
+                self._machine.engine.client.api._get_raw_response_socket(response)._sock.shutdown(socket.SHUT_RDWR)
 
     def remove(self) -> None:
         """End the build, if it still runs."""
