@@ -63,6 +63,7 @@ from moto.stepfunctions.parser.asl.eval.callback.callback import (
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.states import TaskData
+from moto.sts.models import sts_backends
 
 from deploy_runner.local_aws.machine import Machine
 from deploy_runner.local_aws.stepfunctions.interpreter import compact_json, ended, failure, replace_everywhere
@@ -104,30 +105,29 @@ class Clients:
         with self._lock:
             made, client = self._known.get(key, (0.0, None))
             if client is None or time.monotonic() - made > _CREDENTIALS_SECONDS:
-                client = self._client(service, region, self._assume(role_arn, region))
+                client = self._client(service, region, role_arn)
                 self._known[key] = (time.monotonic(), client)
         return client
 
-    def _assume(self, role_arn: str, region: str) -> dict[str, str]:
-        own = {"AccessKeyId": "step-functions", "SecretAccessKey": "step-functions", "SessionToken": ""}
-        sts = self._client("sts", region, own)
-        assumed: dict[str, str] = sts.assume_role(RoleArn=role_arn, RoleSessionName="StepFunctions")["Credentials"]
-        return assumed
-
-    def _client(self, service: str, region: str, credentials: dict[str, str]) -> Any:
+    def _client(self, service: str, region: str, role_arn: str) -> Any:
+        role = sts_backends[self.machine.account_id]["aws"].assume_role(
+            region_name=region, role_session_name="StepFunctions", role_arn=role_arn, policy=None,
+            duration=3600, external_id="",
+        )  # fmt: skip
         client: Callable[..., Any] = boto3.session.Session().client
         return client(
             service,
             region_name=region,
             endpoint_url=self.machine.endpoint,
-            aws_access_key_id=credentials["AccessKeyId"],
-            aws_secret_access_key=credentials["SecretAccessKey"],
-            aws_session_token=credentials["SessionToken"] or None,
+            aws_access_key_id=role.access_key_id,
+            aws_secret_access_key=role.secret_access_key,
+            aws_session_token=role.session_token,
             # A Lambda may take 15 minutes; the state's own TimeoutSeconds is what ends an attempt.
             config=Config(
-                retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=960, max_pool_connections=50
+                retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=960, max_pool_connections=50,
+                proxies={},
             ),
-        )
+        )  # fmt: skip
 
 
 @dataclass
