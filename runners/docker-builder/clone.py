@@ -146,7 +146,7 @@ class Git:
                 return
             if NOT_THERE.search(said):
                 raise CloneError(
-                    REQUEST_WRONG, "The commit must be in the repository", sha, "Was it force-pushed away?"
+                    REQUEST_WRONG, "The commit must be in the repository", sha, "Push it, if it was force-pushed away"
                 )
             if NOT_SHOWN.search(said):
                 remedy = "The token is for the app's repository alone: copy private submodules into it"

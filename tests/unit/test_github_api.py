@@ -41,7 +41,7 @@ def refused(status: int, message: str = "No", **headers: str) -> tuple[int, dict
     "trouble",
     [
         refused(500), refused(502), refused(503), refused(504), refused(429, Retry_After="1"),
-        refused(403, "You have exceeded a secondary rate limit"), refused(403, Retry_After="2"),
+        refused(403, Retry_After="2"),
         (200, {}, b"<html>not JSON"), (502, {}, b"<html>Unicorn!"), (200, {"Content-Length": "999"}, b"{}"),
     ],
 )  # fmt: skip
@@ -70,7 +70,11 @@ def test_retry_after_is_honoured_when_it_is_short() -> None:
 def test_a_long_wait_is_left_to_the_state_machine() -> None:
     clock = Clock()
     reset = str(int(time.time()) + 1800)
-    for answer in (refused(429, Retry_After="60"), refused(403, X_RateLimit_Remaining="0", X_RateLimit_Reset=reset)):
+    for answer in (
+        refused(429, Retry_After="60"),
+        refused(403, X_RateLimit_Remaining="0", X_RateLimit_Reset=reset),
+        refused(403, "You have exceeded a secondary rate limit"),
+    ):
         with scripted(answer) as server:
             with pytest.raises(GitHubUnavailable, match=r"it asks for (60|1[78]\d\d) s"):
                 api(server, clock).call("GET", "/x", TOKEN)

@@ -24,6 +24,7 @@ _Request = urllib.request.Request
 API_VERSION = "2022-11-28"
 SECONDS_PER_CALL = 20.0  # with all of its retries: a Lambda of ours has 60 s
 SECONDS_PER_TRY = 10.0
+LIMITED_SECONDS = 60.0  # the least to wait for where GitHub limits us and does not say how long
 MAX_BYTES = 20_000_000  # a comparison of two long histories is the largest answer that we ask for
 MAX_PAGES = 50
 _WAIT = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -167,7 +168,7 @@ def _refusal(method: str, path: str, error: urllib.error.HTTPError) -> Exception
     if error.code >= 500 or error.code in (408, 429) or (error.code == 403 and _limited(error.headers, said)):
         # A limit is checked before anything is done.
         undone = error.code in (403, 429, 503)
-        return _Transient(f"it answered {error.code}: {said}", _asked_to_wait(error.headers), undone=undone)
+        return _Transient(f"it answered {error.code}: {said}", _asked_to_wait(error), undone=undone)
     answered = f"but it answered {error.code}: {said}"
     if error.code in (404, 410):
         remedy = "Correct the name, and install the GitHub App on the repository"
@@ -199,8 +200,9 @@ def _limited(headers: Message, said: str) -> bool:
     return "Retry-After" in headers or headers.get("X-RateLimit-Remaining") == "0" or "rate limit" in said.lower()
 
 
-def _asked_to_wait(headers: Message) -> float | None:
+def _asked_to_wait(error: urllib.error.HTTPError) -> float | None:
     """Return the seconds that GitHub asks to wait, None where it does not say."""
+    headers = error.headers
     try:
         if headers.get("Retry-After"):
             return max(0.0, float(headers["Retry-After"]))
@@ -208,7 +210,7 @@ def _asked_to_wait(headers: Message) -> float | None:
             return max(0.0, float(headers["X-RateLimit-Reset"]) - time.time())
     except (KeyError, ValueError):
         pass
-    return None
+    return LIMITED_SECONDS if error.code in (403, 429) else None
 
 
 def repository_path(repository: str, *parts: str | int) -> str:
