@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from moto.cloudformation.exceptions import AlreadyExistsException
+from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import ActionResult, EmptyResult
 
@@ -195,7 +195,7 @@ class Api:
     def delete_stack(self, request: Any) -> EmptyResult:
         try:
             stack = self.engine.find(request._get_param("StackName"))
-        except templates.ValidationError:
+        except ValidationError:
             return EmptyResult()  # deleting what is not there is no error
         if stack.deleted:
             return EmptyResult()

@@ -50,7 +50,8 @@ def _models() -> dict[str, Any]:
     import moto.cloudformation.parsing  # noqa: F401 - imports every service's models
 
     def below(model: type) -> list[type]:
-        return [found for child in model.__subclasses__() for found in (child, *below(child))]
+        children: list[type] = model.__subclasses__()
+        return [found for child in children for found in (child, *below(child))]
 
     found: dict[str, Any] = {}
     for model in cast("list[Any]", below(CloudFormationModel)):
@@ -91,7 +92,7 @@ class MotoKind:
     def update(self, resource: Resource, old: dict[str, Any]) -> None:
         changed = changed_properties(old, resource.properties)
         if changed == {"Tags"} and resource.type.startswith("AWS::EC2::"):
-            _retag_ec2(resource, old)
+            retag_ec2(resource, old)
             return
         if getattr(self.model.update_from_cloudformation_json, "__isabstractmethod__", False):
             raise NotImplementedError(f"Local AWS cannot change {', '.join(sorted(changed))} of {resource.type}")
@@ -125,12 +126,13 @@ class MotoKind:
             raise KeyError(name) from error
 
 
-def _retag_ec2(resource: Resource, old: dict[str, Any]) -> None:
-    client = resource.aws("ec2")
+def retag_ec2(resource: Resource, old: dict[str, Any], named: str | None = None) -> None:
+    """Bring the tags of an EC2 resource to what the template says; `named` where its Ref is not its id."""
+    client, ids = resource.aws("ec2"), [named or resource.physical_id]
     if gone := _tag_map(old).keys() - _tag_map(resource.properties).keys():
-        client.delete_tags(Resources=[resource.physical_id], Tags=[{"Key": key} for key in gone])
+        client.delete_tags(Resources=ids, Tags=[{"Key": key} for key in gone])
     if tags := resource.properties.get("Tags"):
-        client.create_tags(Resources=[resource.physical_id], Tags=tags)
+        client.create_tags(Resources=ids, Tags=tags)
 
 
 class ApiKind:
@@ -1407,27 +1409,3 @@ class BucketPolicy(ApiKind):
 
     def delete(self, resource: Resource) -> None:
         call(resource, "s3", "delete_bucket_policy", Bucket=resource.physical_id)
-
-
-@kind("AWS::EC2::SecurityGroupEgress")
-class SecurityGroupEgress(ApiKind):
-    """A rule for what leaves."""
-
-    def _rule(self, resource: Resource) -> dict[str, Any]:
-        p = resource.properties
-        permission: dict[str, Any] = {"IpProtocol": str(p["IpProtocol"])}
-        permission |= {key: int(p[key]) for key in ("FromPort", "ToPort") if key in p}
-        if "CidrIp" in p:
-            permission["IpRanges"] = [{"CidrIp": p["CidrIp"]}]
-        if "DestinationSecurityGroupId" in p:
-            permission["UserIdGroupPairs"] = [{"GroupId": p["DestinationSecurityGroupId"]}]
-        if "DestinationPrefixListId" in p:
-            permission["PrefixListIds"] = [{"PrefixListId": p["DestinationPrefixListId"]}]
-        return {"GroupId": p["GroupId"], "IpPermissions": [permission]}
-
-    def create(self, resource: Resource) -> None:
-        call(resource, "ec2", "authorize_security_group_egress", **self._rule(resource))
-        resource.physical_id = resource.name()
-
-    def delete(self, resource: Resource) -> None:
-        call(resource, "ec2", "revoke_security_group_egress", **self._rule(resource))

@@ -36,19 +36,19 @@ STABILISE_SECONDS = 300
 PATIENCE_SECONDS = 2.0
 
 
-class InsufficientCapabilities(CloudFormationError):
+class InsufficientCapabilities(CloudFormationError):  # type: ignore[misc]
     """The caller has not acknowledged what the template does."""
 
     code = "InsufficientCapabilitiesException"
 
 
-class ChangeSetNotFound(CloudFormationError):
+class ChangeSetNotFound(CloudFormationError):  # type: ignore[misc]
     """There is no such change set."""
 
     code = "ChangeSetNotFound"
 
 
-class InvalidChangeSetStatus(CloudFormationError):
+class InvalidChangeSetStatus(CloudFormationError):  # type: ignore[misc]
     """The change set cannot be executed now."""
 
     code = "InvalidChangeSetStatus"
@@ -152,7 +152,8 @@ class Stack:
         self.capabilities: list[str] = []
         self.notification_arns: list[str] = []
         self.role_arn: str | None = None
-        self.status, self.reason = "REVIEW_IN_PROGRESS", None
+        self.status = "REVIEW_IN_PROGRESS"
+        self.reason: str | None = None
         self.created = engine.now()
         self.updated: datetime.datetime | None = None
         self.deleted: datetime.datetime | None = None
@@ -249,7 +250,7 @@ class Stack:
             self.outputs = self._outputs(prepared)
         except Failure as failure:
             failed = f"The following resource(s) failed to {failure.verb}: [{failure.logical_id}]. "
-        except (CloudFormationError, templates.ValidationError) as error:
+        except CloudFormationError as error:
             failed = f"{error.message} "
         if failed is None:
             if update:
@@ -531,6 +532,12 @@ def reason_of(error: Exception) -> str:
     )
 
 
+def _may_move(name: str, attribute: str | None, touched: dict[str, bool]) -> bool:
+    """Whether a reference may give another value: names and ARNs stay unless the resource is replaced."""
+    stable = attribute is None or attribute.endswith("Arn")
+    return touched.get(name, False) if stable else name in touched
+
+
 class Engine:
     """All stacks of this local AWS."""
 
@@ -773,31 +780,30 @@ class Engine:
         new = evaluated(prepared)
         old = evaluated(stack.prepared) if stack.prepared and stack.resources else {}
         changes: list[dict[str, Any]] = []
-        touched: set[str] = set()
+        touched: dict[str, bool] = {}  # changed resources, and whether they may be replaced
         for name in templates.in_order({n: spec for n, (spec, _) in new.items()}):
             spec, value = new[name]
             change = {"LogicalResourceId": name, "ResourceType": spec["Type"], "Scope": [], "Details": []}
             if name not in old:
                 changes.append(change | {"Action": "Add"})
-                touched.add(name)
+                touched[name] = True
                 continue
             properties = changed_properties(old[name][1].get("Properties") or {}, value.get("Properties") or {})
-            dynamic = {n for n, _ in templates.references(spec.get("Properties")) if n in touched}
+            moved = {
+                p
+                for p, property_ in (spec.get("Properties") or {}).items()
+                if any(_may_move(n, attribute, touched) for n, attribute in templates.references(property_))
+            }
             fixed = self.create_only(spec["Type"])
             same = _plain({k: v for k, v in old[name][1].items() if k != "Properties"}) == _plain(
                 {k: v for k, v in value.items() if k != "Properties"}
             )
-            moved = {
-                p
-                for p in (spec.get("Properties") or {})
-                if {n for n, _ in templates.references(spec["Properties"][p])} & touched
-            }
-            if not properties and not dynamic and same and tags == stack.tags:
+            if not properties and not moved and same and tags == stack.tags:
                 continue
             replacement = "True" if properties & fixed else "Conditional" if moved & fixed else "False"
             change |= {
                 "Action": "Modify", "PhysicalResourceId": stack.resources[name].physical_id, "Replacement": replacement,
-                "Scope": ["Properties"] if properties or dynamic else ["Tags"],
+                "Scope": ["Properties"] if properties or moved else ["Tags"],
                 "Details": [
                     {
                         "Target": {"Attribute": "Properties", "Name": p, "RequiresRecreation": "Always" if p in fixed else "Never"},
@@ -808,7 +814,7 @@ class Engine:
                 ],
             }  # fmt: skip
             changes.append(change)
-            touched.add(name)
+            touched[name] = replacement != "False"
         for name in old:
             if name not in new and name in stack.resources:
                 resource = stack.resources[name]

@@ -390,7 +390,7 @@ class Values:
                 return any([self.holds(item) for item in argument])
             case "Fn::Equals":
                 left, right = self(argument[0]), self(argument[1])
-                return left == right or _comparable(left) == _comparable(right)
+                return bool(_comparable(left) == _comparable(right))
             case "Fn::Contains":
                 return _comparable(self(argument[1])) in [_comparable(item) for item in self(argument[0])]
             case "Fn::EachMemberIn":
