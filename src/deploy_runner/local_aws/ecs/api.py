@@ -1,5 +1,6 @@
 """ECS's API, where it is more than moto's: requests reach the backend whole, and answers have AWS's fields."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -7,6 +8,13 @@ from moto.ecs.exceptions import ECSException, InvalidParameterException
 from moto.ecs.responses import EC2ContainerServiceResponse
 
 from deploy_runner.local_aws.ecs.backend import Backend
+
+
+def _moment(value: datetime | float) -> datetime:
+    """Return a time of the request, which moto gives as it came, or without its zone, as one with a zone."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(float(value), UTC)
 
 
 class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has no types for us
@@ -123,8 +131,8 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
             rollout.brief(service.arn, service.cluster_arn)
             for rollout in list(service.service_deployments)
             if (not statuses or rollout.status in statuses)
-            and ("after" not in created or rollout.created >= created["after"])
-            and ("before" not in created or rollout.created <= created["before"])
+            and ("after" not in created or rollout.created >= _moment(created["after"]))
+            and ("before" not in created or rollout.created <= _moment(created["before"]))
         ]
         return self._page(found, "serviceDeployments")
 
