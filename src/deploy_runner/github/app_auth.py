@@ -31,6 +31,7 @@ class AppAuth:
         self._clock = clock
         self._installations: dict[str, int] = {}
         self._tokens: dict[tuple[object, ...], tuple[str, float]] = {}
+        self._jwt = ("", 0.0)
 
     def __repr__(self) -> str:
         return f"AppAuth(app_id={self.app_id!r})"
@@ -50,16 +51,19 @@ class AppAuth:
         return token
 
     def jwt(self) -> str:
-        """Return a token that proves to be the App itself."""
+        """Return a token that proves to be the App itself; kept for some minutes, as signing takes a while."""
+        now = int(self._clock())
+        if self._jwt[1] > now:
+            return self._jwt[0]
         import jwt  # takes 60 ms
 
-        now = int(self._clock())
         claims = {"iat": now + JWT_ISSUED, "exp": now + JWT_EXPIRES, "iss": self.app_id}
         try:
-            return str(jwt.encode(claims, self._private_key, algorithm="RS256"))
+            self._jwt = (str(jwt.encode(claims, self._private_key, algorithm="RS256")), now + JWT_EXPIRES / 2)
         except Exception:  # what it says may quote the key
             rule = "The GitHub App's private key must be an RSA key in PEM form"
             raise GitHubRefused(rule, remedy="Store the file that GitHub gave you, unchanged, as the secret") from None
+        return self._jwt[0]
 
     def _mint(self, repository: str, permissions: Mapping[str, str], repository_id: int | None) -> tuple[str, float]:
         installation = self._installation(repository)

@@ -314,8 +314,7 @@ def get_branch(call: Call, repository: Repository, branch: str) -> Response:
 
 @route("GET", f"{REPO}/tags", ("contents", "read"))
 def list_tags(call: Call, repository: Repository) -> Response:
-    tags = [(tag, repository.commit(f"tags/{tag}")) for tag, _, _ in reversed(repository.refs("tags"))]
-    return call.page([tag for tag in tags if tag[1]], lambda tag: call.bodies.tag(repository, *tag))
+    return call.page(repository.tags()[::-1], lambda tag: call.bodies.tag(repository, *tag))
 
 
 @route("GET", f"{REPO}/git/ref/<path:ref>", ("contents", "read"))

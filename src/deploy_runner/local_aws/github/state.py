@@ -70,6 +70,17 @@ class Repository:
         lines = [line.split("\0") for line in (said or "").split("\n") if line]
         return [(name.removeprefix(f"refs/{folder}/"), kind, sha) for name, kind, sha in lines]
 
+    def tags(self) -> list[tuple[str, str]]:
+        """Return name and commit of every tag that stands for one, by name."""
+        fields = ("refname:lstrip=2", "objecttype", "objectname", "*objecttype", "*objectname")
+        said = self.git("for-each-ref", "--format=" + "%00".join(f"%({field})" for field in fields), "refs/tags")
+        found = []
+        for line in (said or "").split("\n") if said else ():
+            name, kind, sha, inner_kind, inner = line.split("\0")
+            commit = sha if kind == "commit" else inner if inner_kind == "commit" else self.commit(f"tags/{name}")
+            found += [(name, commit)] if commit else []
+        return found
+
     def ref(self, name: str) -> tuple[str, str] | None:
         """Return type and SHA of one ref, as in heads/main."""
         said = self.git("for-each-ref", "--format=%(refname)%00%(objecttype)%00%(objectname)", f"refs/{name}")
