@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,7 @@ def started_aws() -> Iterator[FakeAws]:
 @pytest.fixture
 def aws(started_aws: FakeAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAws]:
     monkeypatch.setattr(interpreter, "retry_delay_scale", 0.0)
+    started_aws.use()
     yield started_aws
     started_aws.reset()
 
@@ -589,6 +591,14 @@ def test_a_token_that_was_never_given_is_invalid(sfn: Any) -> None:
         sfn.send_task_success(taskToken="AAAA", output="{}")
 
 
+def test_a_cause_may_be_as_long_as_on_aws(aws: FakeAws, sfn: Any) -> None:
+    execution, token = waiting(aws, sfn)
+    with pytest.raises(sfn.exceptions.ClientError, match="32768"):
+        sfn.send_task_failure(taskToken=token, error="E", cause="c" * 32_769)
+    sfn.send_task_failure(taskToken=token, error="E", cause="c" * 32_768)
+    assert finish(sfn, execution)["cause"] == "c" * 32_768
+
+
 def test_the_token_of_a_stopped_execution_is_dead(aws: FakeAws, sfn: Any) -> None:
     execution, token = waiting(aws, sfn)
     sfn.stop_execution(executionArn=execution)
@@ -647,3 +657,12 @@ def test_a_variable_is_a_value_and_never_text_of_the_expression() -> None:
     hostile = '"; $uuid(); "\n{% $x %} \\'
     assert evaluate("$x & '!'", {"x": hostile}) == hostile + "!"
     assert evaluate("$x.y[0]", {"x": {"y": [None]}}) is None
+
+
+def test_expressions_of_executions_side_by_side_do_not_mix() -> None:
+    def evaluated(number: int) -> bool:
+        bindings = {"x": {"n": number}, "list": list(range(20))}
+        return evaluate("$sum($map($list, function($v) { $v * $x.n }))", bindings) == 190 * number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(evaluated, range(200)))

@@ -25,5 +25,6 @@ def started_aws() -> Iterator[fake_aws.FakeAws]:
 def aws(started_aws: fake_aws.FakeAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake_aws.FakeAws]:
     """It without anything from another test; retries come at once."""
     monkeypatch.setattr(interpreter, "retry_delay_scale", 0.0)
+    started_aws.use()
     yield started_aws
     started_aws.reset()

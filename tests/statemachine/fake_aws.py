@@ -21,6 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from deploy_runner.local_aws import stepfunctions
 from deploy_runner.local_aws.machine import ACCOUNT_ID, REGION, Machine
+from deploy_runner.local_aws.stepfunctions import tasks
 
 ROOT = Path(__file__).parents[2]
 ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/state-machine"
@@ -58,6 +59,12 @@ class FakeAws:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     port: int = 0
+
+    def use(self) -> None:
+        """Have the tasks of state machines call this one; the last that was started has them otherwise."""
+        tasks._Task.clients = tasks.Clients(
+            Machine(port=self.port, state_dir=Path("nowhere"), engine=None)  # type: ignore[arg-type]
+        )
 
     def reset(self) -> None:
         for kept in (self.functions, self.images, self.tasks, self.calls):

@@ -9,6 +9,7 @@ import copy
 import datetime
 import importlib
 import json
+import logging
 import random
 import re
 import threading
@@ -45,6 +46,7 @@ MAX_INPUT_BYTES = 262_144
 MAX_EVENT_DATA_BYTES = 248 * 1024  # User Guide of EventBridge events of Step Functions: longer data is left out
 LONGEST_STOP_SECONDS = 2.0
 
+LOG = logging.getLogger(__name__)
 _start_lock = threading.Lock()
 
 
@@ -122,14 +124,11 @@ class Execution(moto_execution.Execution):
             **shown,
             **details,
         }
-        events.emit(
-            self.account_id,
-            self.region_name,
-            "aws.states",
-            "Step Functions Execution Status Change",
-            [self.exec_arn],
-            detail,
-        )
+        kind = "Step Functions Execution Status Change"
+        try:
+            events.emit(self.account_id, self.region_name, "aws.states", kind, [self.exec_arn], detail)
+        except Exception:  # best effort on AWS too: an execution does not depend on it
+            LOG.exception("The event of %s was not sent", self.exec_arn)
 
 
 class LoggingSession(CloudWatchLoggingSession):
@@ -373,6 +372,7 @@ class Backend(parser_models.StepFunctionsParserBackend):
 
     def stop_execution(self, execution_arn: str, error: str | None = None, cause: str | None = None) -> Execution:
         """Abort an execution, and return once it says so; what has ended stays as it ended."""
+        _validate_failure(error, cause)
         execution: Execution = self.describe_execution(execution_arn)
         deadline = time.monotonic() + LONGEST_STOP_SECONDS
         while not execution.has_begun() and time.monotonic() < deadline:
@@ -388,6 +388,7 @@ class Backend(parser_models.StepFunctionsParserBackend):
 
     def send_task_failure(self, task_token: str, error: str | None = None, cause: str | None = None) -> None:
         """Let a waiting task fail."""
+        _validate_failure(error, cause)
         tasks.send_task_failure(task_token, error, cause)
 
     def send_task_heartbeat(self, task_token: str) -> None:
@@ -415,6 +416,13 @@ def _validate_input(text: str) -> None:
         json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise InvalidExecutionInput(f"Invalid State Machine Execution Input: '{error}'") from error
+
+
+def _validate_failure(error: str | None, cause: str | None) -> None:
+    for name, value, longest in (("error", error, 256), ("cause", cause, 32_768)):
+        if value is not None and len(value) > longest:
+            raise ValidationException(f"1 validation error detected: Value at '{name}' failed to satisfy constraint: "
+                                      f"Member must have length less than or equal to {longest}")  # fmt: skip
 
 
 def _logging_session(
