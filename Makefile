@@ -15,6 +15,9 @@ check: setup-test  ## What CI checks besides the tests: style, types, templates
 	mypy
 	python -m templates.render --check
 
+bench: setup  ## How soon a verdict is there, beside what CI jobs use
+	@python benchmarks/verdict.py
+
 build: setup  ## Render the nested stacks and the documents that are generated
 	python -m templates.render
 

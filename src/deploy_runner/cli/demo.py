@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,7 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
             remedy="cd to the checkout, then `make demo`",
         )
     folder = Path(tempfile.mkdtemp(prefix="deploy-runner-demo-"))
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 132  # a pipe has none of its own, and a table should not be squeezed into 80
     try:
         with Walkthrough(checkout, folder, arguments.port) as walk:
             return Demo(walk, console).run()
@@ -66,25 +67,23 @@ class Demo:
         console.print(f"\n  AWS at {walk.endpoint}, GitHub at {walk.github}\n")
 
         first = self.commit(clone, "1")
-        self.deploy("version 1", {"ref": "main"}, "SUCCEEDED")
+        self.deploy("version 1", "main", "SUCCEEDED")
         self.expect_page("version 1", first)
         second = self.commit(clone, "2")
-        self.deploy("version 2", {"ref": "main"}, "SUCCEEDED")
+        self.deploy("version 2", "main", "SUCCEEDED")
         self.expect_page("version 2", second)
         self.commit(clone, "3", crash=True)
-        self.deploy("version 3, which crashes at its start", {"ref": "main"}, "RolloutRolledBack")
+        self.deploy("version 3, which crashes", "main", "RolloutRolledBack")
         self.expect_page("version 2", second)
 
         console.print("[bold]What is not allowed is refused before anything runs[/bold]\n")
         tasks = walk.count_tasks()
-        self.deploy("an app that is not in apps.yaml", {"app": "billing", "ref": "main"}, "AppNotAllowed")
+        self.deploy("an app not in apps.yaml", "main", "AppNotAllowed", app="billing")
         walk.push(clone, "An experiment", branch="experiment")
-        self.deploy(
-            "a branch that may not be deployed", {"environment": "prod", "ref": "experiment"}, "RefNotAllowed"
-        )
+        self.deploy("a branch not allowed", "experiment", "RefNotAllowed", environment="prod")
         red = walk.push(clone, "A commit whose tests fail")
         walk.report_check(REPOSITORY, red, "tests", "failure")
-        self.deploy("a commit whose checks are red", {"ref": red}, "ChecksNotGreen")
+        self.deploy("a commit with red checks", red, "ChecksNotGreen")
         if walk.count_tasks() != tasks:
             self.wrong.append("a refused request started a task")
 
@@ -120,11 +119,10 @@ class Demo:
         self.walk.report_check(REPOSITORY, sha, "tests", "success")
         return sha
 
-    def deploy(self, title: str, request: dict[str, Any], expected: str) -> None:
+    def deploy(self, title: str, ref: str, expected: str, *, app: str = APP, environment: str = ENVIRONMENT) -> None:
         """Ask for a deployment with the AWS CLI, show its phases as they pass, and hold its verdict to the story."""
-        full = {"app": APP, "environment": ENVIRONMENT, **request}
-        self.console.print(f"[bold]{title}[/bold]: {full['app']} to {full['environment']} at {full['ref'][:12]}")
-        arn = self.walk.start_execution(full)
+        self.console.print(f"[bold]{title}[/bold]: {app} to {environment} at {ref[:12]}")
+        arn = self.walk.start_execution({"app": app, "environment": environment, "ref": ref})
         running = "starting"
         with self.spinner(lambda: f"  {running}") as tick:
             done = 0
@@ -139,7 +137,8 @@ class Demo:
         if execution.status == "SUCCEEDED":
             self.console.print(f"  [green]{execution.verdict}[/green] in {execution.seconds:.1f} s")
         else:
-            self.console.print(f"  [red]{execution.verdict}[/red] in {execution.seconds:.1f} s: {escape(execution.cause)}")
+            cause = escape(execution.cause)
+            self.console.print(f"  [red]{execution.verdict}[/red] in {execution.seconds:.1f} s: {cause}")
         if execution.verdict != expected:
             self.wrong.append(f"{title}: {execution.verdict} instead of {expected}: {execution.cause}")
         self.console.print()

@@ -10,7 +10,11 @@ from typing import Any
 from deploy_runner.domain.errors import DeployRunnerError
 
 # What an image is made of: the output with its repository's URI, its Dockerfile, and the files that go into it.
-CLONE = ("CloneRepositoryUri", "runners/docker-builder/Dockerfile", ("runners/docker-builder", "src/deploy_runner/github", "src/deploy_runner/domain/errors.py"))  # fmt: skip
+CLONE = (
+    "CloneRepositoryUri",
+    "runners/docker-builder/Dockerfile",
+    ("runners/docker-builder", "src/deploy_runner/github", "src/deploy_runner/domain/errors.py"),
+)
 
 
 class ImagesNotPushed(DeployRunnerError):
