@@ -75,7 +75,8 @@ def race(walk: Walkthrough, clone: Path, version: str, *, crash: bool) -> tuple[
                 ["aws", "ecs", "wait", "services-stable", "--cluster", ENVIRONMENT, "--services", APP], env=walk.env
             )
     ours = time.monotonic() - updated
-    assert waiter and execution, "the deployment ended before it waited for a rollout"
+    assert waiter, "the deployment ended before it waited for a rollout"
+    assert execution
     assert (execution.status == "SUCCEEDED") is not crash, execution.cause
     history = walk.client("ecs").list_service_deployments(cluster=ENVIRONMENT, service=APP)["serviceDeployments"]
     newest = max(history, key=lambda each: each["createdAt"])
