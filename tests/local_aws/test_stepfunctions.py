@@ -531,13 +531,13 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def waiting(aws: FakeAws, sfn: Any, **more: Any) -> tuple[str, str]:
+def waiting(aws: FakeAws, sfn: Any, logging: dict[str, Any] | None = None, **more: Any) -> tuple[str, str]:
     """An execution that waits for a token. Returns its ARN and the token."""
     told: list[str] = []
     aws.functions["w"] = lambda payload: told.append(payload["t"])
     arguments = {"FunctionName": "w", "Payload": {"t": "{% $states.context.Task.Token %}"}}
     task = {"Type": "Task", "Resource": f"{INVOKE}.waitForTaskToken", "Arguments": arguments, "End": True, **more}
-    arn = create(sfn, {"A": task})["stateMachineArn"]
+    arn = create(sfn, {"A": task}, **({"loggingConfiguration": logging} if logging else {}))["stateMachineArn"]
     execution = sfn.start_execution(stateMachineArn=arn)["executionArn"]
     until(lambda: bool(told))
     return execution, told[0]
@@ -597,6 +597,22 @@ def test_a_cause_may_be_as_long_as_on_aws(aws: FakeAws, sfn: Any) -> None:
         sfn.send_task_failure(taskToken=token, error="E", cause="c" * 32_769)
     sfn.send_task_failure(taskToken=token, error="E", cause="c" * 32_768)
     assert finish(sfn, execution)["cause"] == "c" * 32_768
+
+
+def test_a_log_without_execution_data_has_no_token(aws: FakeAws, sfn: Any) -> None:
+    logs = aws.client("logs")
+    name = f"/aws/vendedlogs/states/{uuid.uuid4()}"
+    logs.create_log_group(logGroupName=name)
+    group = {"logGroupArn": f"arn:aws:logs:us-east-1:123456789012:log-group:{name}:*"}
+    logging = {"level": "ALL", "includeExecutionData": False, "destinations": [{"cloudWatchLogsLogGroup": group}]}
+
+    execution, token = waiting(aws, sfn, logging)
+    sfn.send_task_success(taskToken=token, output="{}")
+    finish(sfn, execution)
+
+    logged = [event["message"] for event in logs.filter_log_events(logGroupName=name)["events"]]
+    assert any("TaskScheduled" in line for line in logged)
+    assert not [line for line in logged if token in line]
 
 
 def test_the_token_of_a_stopped_execution_is_dead(aws: FakeAws, sfn: Any) -> None:
