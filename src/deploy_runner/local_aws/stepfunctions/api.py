@@ -134,7 +134,8 @@ class Execution(moto_execution.Execution):
 class LoggingSession(CloudWatchLoggingSession):
     """Writes an execution's history to its log group; moto's writer fails on its own timestamps."""
 
-    # "includeExecutionData" set to false keeps what went in and came out of the log.
+    # "includeExecutionData" set to false keeps what went in and came out of the log. That parameters, in which a task
+    # token stands, are among it is how we read "execution data"; it has not been tried on AWS.
     data_fields: ClassVar[tuple[str, ...]] = (
         "input", "inputDetails", "output", "outputDetails", "parameters",
         "assignedVariables", "assignedVariablesDetails",
@@ -144,7 +145,8 @@ class LoggingSession(CloudWatchLoggingSession):
         """Write one event, as the log group's stream of this execution."""
         when = datetime.datetime.fromisoformat(history_log["event_timestamp"])
         milliseconds = _milliseconds(when)
-        message = compact_json({**history_log, "event_timestamp": str(milliseconds)})
+        line = {**history_log, "event_timestamp": str(milliseconds)}
+        message = compact_json(line if self.configuration.include_execution_data else _without_data(line))
         backend = logs_backends[self.configuration.log_account_id][self.configuration.log_region]
         group = backend.groups.get(self.configuration.log_group_name)
         if group is None:
