@@ -182,7 +182,8 @@ def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
     try:
         client = _connect(socket, service, log)
         version = client.version()["Version"]
-        # Instances run side by side, so each has a subnet by its port: Podman knows only its own folder's networks.
+        # Instances run side by side, so each has a subnet and a bridge by its port: Podman knows only its own folder's
+        # networks, and would give every one the same bridge.
         subnet = f"10.{64 + (port >> 8) % 128}.{port & 255}"
         engine = Engine(
             client=client,
@@ -200,7 +201,8 @@ def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
         engine.clean()
         pool = docker.types.IPAMPool(subnet=f"{subnet}.0/24", gateway=f"{subnet}.1")
         ipam = docker.types.IPAMConfig(pool_configs=[pool])
-        client.networks.create(name, driver="bridge", labels={LABEL: name}, ipam=ipam)
+        bridge = {"com.docker.network.bridge.name": f"deploy-{port}"}
+        client.networks.create(name, driver="bridge", labels={LABEL: name}, ipam=ipam, options=bridge)
     except BaseException:
         end(service)
         raise
