@@ -51,7 +51,7 @@ class Api:
             if stack is None:
                 raise invalid(f"Stack [{ask('StackName')}] does not exist")
             _must_be_updatable(stack)
-        if stack and any(c.name == name and c.stack is stack for c in engine.change_sets.values()):
+        if stack and any(c.name == name for c in engine.open_change_sets(stack)):
             raise AlreadyExistsException(f"ChangeSet {name} already exists")
         fresh = stack is None
         if stack is None:
@@ -318,6 +318,9 @@ class Api:
         if prepared is None:
             raise invalid(f"Template for stack {stack.name} does not exist")
         body = prepared.body if stage == "Original" else json.dumps(prepared.template, default=str)
+        # `sam delete` knows S3's URLs only as AWS has them (samcli/lib/utils/s3.py); ours mean the same object.
+        machine = self.engine.machine
+        body = body.replace(f"{machine.endpoint}/", f"https://s3.{machine.region}.amazonaws.com/")
         return ActionResult({"TemplateBody": body, "StagesAvailable": ["Original", "Processed"]})
 
     def get_template_summary(self, request: Any) -> ActionResult:

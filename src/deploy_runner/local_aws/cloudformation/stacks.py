@@ -582,10 +582,14 @@ class Engine:
             return self.change_sets[name_or_id]
         if stack_name:
             stack = self.find(stack_name)
-            for change_set in self.change_sets.values():
-                if change_set.name == name_or_id and change_set.stack is stack:
-                    return change_set
+            named = [c for c in self.change_sets.values() if c.name == name_or_id and c.stack is stack]
+            if named:
+                return named[-1]
         raise ChangeSetNotFound(f"ChangeSet [{name_or_id}] does not exist")
+
+    def open_change_sets(self, stack: Stack) -> list[ChangeSet]:
+        """Those that were not executed; the name of one that was is free again."""
+        return [c for c in self.change_sets.values() if c.stack is stack and c.execution_status != "EXECUTE_COMPLETE"]
 
     def exports(self) -> dict[str, tuple[Stack, str]]:
         """Exported names, with their stack and value."""
