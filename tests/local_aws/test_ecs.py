@@ -1,6 +1,7 @@
 """Tasks and services run as ECS runs them: with real containers, real exit codes, and a verdict for each rollout."""
 
 import json
+import subprocess
 import threading
 import time
 import urllib.request
@@ -101,7 +102,7 @@ def until(read: Any, good: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
-    machine = server.start(4711, tmp_path_factory.mktemp("ecs"), ["registry", "ecr", "events", "ecs"])
+    machine = server.start(4711, tmp_path_factory.mktemp("ecs"), ["registry", "ecr", "events", "ecs", "cloudformation"])
     try:
         yield Ecs(machine)
     finally:
@@ -261,6 +262,10 @@ def test_an_inactive_definition_and_a_missing_subnet_are_refused(ecs: Ecs) -> No
 
 
 def build(ecs: Ecs, dockerfile: list[str], *flags: str, prepare: str = "true") -> dict[str, Any]:
+    return ecs.ended(build_started(ecs, dockerfile, *flags, prepare=prepare))
+
+
+def build_started(ecs: Ecs, dockerfile: list[str], *flags: str, prepare: str = "true") -> str:
     lines = " ".join(f"'{line}'" for line in dockerfile)
     clone = container(
         "clone", f"cd /workspace && printf '%s\\n' {lines} > Dockerfile && {prepare}", essential=False,
@@ -268,7 +273,7 @@ def build(ecs: Ecs, dockerfile: list[str], *flags: str, prepare: str = "true") -
     )  # fmt: skip
     kaniko = container("kaniko", mountPoints=WORKSPACE, dependsOn=[{"containerName": "clone", "condition": "SUCCESS"}])
     kaniko |= {"image": KANIKO, "command": ["--context=dir:///workspace", "--dockerfile=/workspace/Dockerfile", *flags]}
-    return ecs.run(ecs.register("builder", clone, kaniko, volumes=[{"name": "workspace"}]))
+    return ecs.start(ecs.register("builder", clone, kaniko, volumes=[{"name": "workspace"}]))
 
 
 def test_kaniko_builds_what_the_task_checked_out_and_pushes_it(ecs: Ecs) -> None:
@@ -318,6 +323,22 @@ def test_kaniko_refuses_what_it_cannot_do(ecs: Ecs, flags: list[str], prepare: s
     assert reason in ecs.lines(task, "kaniko")[-1]
 
 
+def test_a_build_that_is_stopped_leaves_nothing_running(ecs: Ecs) -> None:
+    marker = "sleep 98765"
+    arn = build_started(ecs, [f"FROM {BUSYBOX}", f"RUN {marker}"], "--no-push")
+    until(lambda: running(marker), bool)
+
+    ecs.api.stop_task(cluster="tests", task=arn)
+
+    assert ecs.ended(arn)["stopCode"] == "UserInitiated"
+    until(lambda: running(marker), lambda processes: not processes)
+
+
+def running(command: str) -> list[str]:
+    said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in said.splitlines() if line == command]
+
+
 # --- services ---------------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +364,7 @@ def test_a_rollout_replaces_the_tasks_and_drops_no_request(ecs: Ecs) -> None:
     rollout = ecs.rolled_out("web")
 
     until(lambda: ecs.service("web"), lambda service: len(service["deployments"]) == 1)
+    until(lambda: pages, lambda seen: seen[-1] != "one")
     over.set()
     visitor.join()
     assert rollout["status"] == "SUCCESSFUL"
@@ -486,3 +508,60 @@ def test_an_unhealthy_task_counts_as_failed(ecs: Ecs) -> None:
     assert ecs.rolled_out("sick")["status"] == "STOPPED"
     stopped = ecs.api.list_tasks(cluster="tests", serviceName="sick", desiredStatus="STOPPED")["taskArns"]
     assert {ecs.task(arn)["stoppedReason"] for arn in stopped} == {"Task failed container health checks"}
+
+
+# --- CloudFormation ---------------------------------------------------------------------------------------------------
+
+
+def template(ecs: Ecs, command: str) -> str:
+    logs = {"LogDriver": "awslogs", "Options": LOGS["options"]}
+    definition = {
+        "Family": "stack", "Cpu": 256, "Memory": "512", "NetworkMode": "awsvpc", "ExecutionRoleArn": ROLE,
+        "RequiresCompatibilities": ["FARGATE"], "Tags": [{"Key": "by", "Value": "tests"}],
+        "ContainerDefinitions": [
+            {"Name": "main", "Image": BUSYBOX, "Command": ["sh", "-c", command], "LogConfiguration": logs}
+        ],
+    }  # fmt: skip
+    service = {
+        "ServiceName": "stack", "Cluster": "tests", "TaskDefinition": {"Ref": "Definition"}, "DesiredCount": "1",
+        "LaunchType": "FARGATE", "Tags": [{"Key": "environment", "Value": "dev"}],
+        "NetworkConfiguration": {"AwsvpcConfiguration": {"Subnets": [ecs.subnet], "AssignPublicIp": "ENABLED"}},
+        "DeploymentConfiguration": {"DeploymentCircuitBreaker": {"Enable": "true", "Rollback": "true"}},
+    }  # fmt: skip
+    resources = {
+        "Definition": {"Type": "AWS::ECS::TaskDefinition", "Properties": definition},
+        "Service": {"Type": "AWS::ECS::Service", "Properties": service},
+    }
+    return json.dumps({"Resources": resources, "Outputs": {"Name": {"Value": {"Fn::GetAtt": ["Service", "Name"]}}}})
+
+
+def test_a_stack_has_its_service_once_it_is_stable_and_nothing_of_the_template_is_lost(ecs: Ecs) -> None:
+    formation = ecs.client("cloudformation")
+
+    def stack() -> dict[str, Any]:
+        return formation.describe_stacks(StackName="ecs")["Stacks"][0]
+
+    def settled(seen: dict[str, Any]) -> bool:
+        return not seen["StackStatus"].endswith("_IN_PROGRESS")
+
+    formation.create_stack(StackName="ecs", TemplateBody=template(ecs, "trap 'exit 0' TERM; sleep 100 & wait"))
+    assert until(stack, settled)["StackStatus"] == "CREATE_COMPLETE"
+
+    service = ecs.api.describe_services(cluster="tests", services=["stack"], include=["TAGS"])["services"][0]
+    assert service["runningCount"] == 1
+    assert service["deploymentConfiguration"]["deploymentCircuitBreaker"] == {"enable": True, "rollback": True}
+    assert {"key": "environment", "value": "dev"} in service["tags"]
+    described = ecs.api.describe_task_definition(taskDefinition=service["taskDefinition"], include=["TAGS"])
+    assert described["taskDefinition"]["containerDefinitions"][0]["logConfiguration"] == LOGS
+    assert {"key": "by", "value": "tests"} in described["tags"]
+
+    # AND a revision that crashes fails the update, with the reason, and the old one still runs
+    formation.update_stack(StackName="ecs", TemplateBody=template(ecs, "exit 1"))
+    assert until(stack, settled)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    events = formation.describe_stack_events(StackName="ecs")["StackEvents"]
+    assert any("Circuit Breaker was triggered" in event.get("ResourceStatusReason", "") for event in events)
+    assert ecs.service("stack")["taskDefinition"] == service["taskDefinition"]
+    assert ecs.service("stack")["runningCount"] == 1
+
+    formation.delete_stack(StackName="ecs")
+    until(lambda: ecs.service("stack"), lambda seen: seen["status"] == "INACTIVE")

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from deploy_runner.local_aws.ecs.logs import LogStream
 from deploy_runner.local_aws.machine import Machine
 
 _POLL_SECONDS = 0.25
+_SHELL = ["/bin/sh", "-c"]
+_NEVER = 24 * 3600 * 10**9  # nanoseconds: the engine is not to run a health check by itself
 
 
 class CannotPull(Exception):
@@ -134,11 +137,17 @@ class EngineContainer:
         """Create, listen, start. Raises CannotStart."""
         plan, engine = self._plan, self._machine.engine
         definition = plan.definition
-        network: dict[str, Any] = (
+        more: dict[str, Any] = (
             {"network_mode": f"container:{network_of}"} if network_of else {"network": engine.network}
         )
+        if self._podman and definition.get("healthCheck"):
+            command, seconds = self._check()
+            shell = command[2] if command[:2] == _SHELL else shlex.join(command)  # Podman 4.3 splits a CMD at spaces
+            more["healthcheck"] = {
+                "test": ["CMD-SHELL", shell], "interval": _NEVER, "timeout": int(seconds * 1e9), "retries": 1_000_000,
+            }  # fmt: skip
         if plan.publish and not network_of:
-            network["ports"] = {f"{port}/tcp": ("127.0.0.1", None) for port in plan.publish}
+            more["ports"] = {f"{port}/tcp": ("127.0.0.1", None) for port in plan.publish}
         try:
             self._container = engine.client.containers.create(
                 plan.image,
@@ -150,7 +159,7 @@ class EngineContainer:
                 user=definition.get("user"),
                 working_dir=definition.get("workingDirectory"),
                 read_only=bool(definition.get("readonlyRootFilesystem")),
-                **network,
+                **more,
             )
             # Attached before it starts, so that not one line of a short life is missed.
             output = engine.client.api.attach_socket(self.id, {"stdout": 1, "stderr": 1, "stream": 1})
@@ -184,6 +193,17 @@ class EngineContainer:
             time.sleep(pause)
             pause = min(pause * 2, _POLL_SECONDS)
 
+    @property
+    def _podman(self) -> bool:
+        return str(self._machine.engine.version).startswith("Podman")
+
+    def _check(self) -> tuple[list[str], float]:
+        """Return the health check's command and its time limit: API_HealthCheck."""
+        check = self._plan.definition["healthCheck"]
+        kind, *rest = check["command"]
+        command = {"CMD": rest, "CMD-SHELL": [*_SHELL, " ".join(rest)]}.get(kind, [kind, *rest])
+        return command, float(check.get("timeout") or 5)
+
     def address(self) -> str:
         """Return the container's address on our network."""
         attributes = self._machine.engine.client.api.inspect_container(self.id)
@@ -198,12 +218,15 @@ class EngineContainer:
         published = self._container.ports.get(f"{port}/tcp") or [{"HostPort": "0"}]
         return "127.0.0.1", int(published[0]["HostPort"])
 
-    def run(self, command: list[str], seconds: float) -> bool:
-        """Run a command in the container, and tell whether it ended with 0 in time."""
-        api = self._machine.engine.client.api
+    def is_healthy(self) -> bool:
+        """Run the container's health check, and tell whether it ended with 0 in time."""
+        api, (command, seconds) = self._machine.engine.client.api, self._check()
         try:
+            if self._podman:
+                # Its exec by API leaves a process for five minutes after each command; this one does not.
+                answer = api._get(f"{api.base_url}/v4.0.0/libpod/containers/{self.id}/healthcheck", timeout=seconds + 5)
+                return bool(answer.ok and answer.json().get("Status") == "healthy")
             execution = api.exec_create(self.id, command)["Id"]
-            # Its end is the end of its output: Podman does not notice by itself how a detached one ended.
             output = api.exec_start(execution, socket=True)
             reader = threading.Thread(target=_read_all, args=(output,), daemon=True)
             reader.start()

@@ -5,13 +5,18 @@ It takes the flags of github.com/osscontainertools/kaniko, cmd/executor/cmd/root
 
 import contextlib
 import inspect
+import os
 import re
+import secrets
+import signal
 import socket
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from docker.errors import DockerException
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from deploy_runner.local_aws.ecs.containers import Plan, _split
 from deploy_runner.local_aws.machine import Machine
@@ -77,6 +82,7 @@ class KanikoBuild:
     def __init__(self, machine: Machine, plan: Plan) -> None:
         self._machine, self._plan = machine, plan
         self.id = ""
+        self._shm_bytes = (64 << 20) + 4096 * (1 + secrets.randbelow(60_000))
         self._stopped = False
         self._stream: Any = None
 
@@ -86,11 +92,26 @@ class KanikoBuild:
     def stop(self, seconds: float) -> None:
         """End the build."""
         self._stopped = True
+        self._end_processes()
         if self._stream is not None:
             # Closing the generator does not end its reading; the engine ends a build whose client is gone.
             response = inspect.getgeneratorlocals(self._stream).get("response")
             with contextlib.suppress(OSError, AttributeError, ValueError):
                 self._machine.engine.client.api._get_raw_response_socket(response)._sock.shutdown(socket.SHUT_RDWR)
+
+    def _end_processes(self) -> None:
+        """End what a RUN of ours has started: Podman, unlike Docker, lets it run when a build's client is gone.
+
+        Podman tells no build from another; ours has a /dev/shm of its own size.
+        """
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                memory = os.statvfs(process / "root/dev/shm")
+                if (
+                    "buildah" in (process / "cgroup").read_text()
+                    and memory.f_blocks * memory.f_frsize == self._shm_bytes
+                ):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def remove(self) -> None:
         """End the build, if it still runs."""
@@ -104,7 +125,7 @@ class KanikoBuild:
         except KanikoError as error:
             log.line(str(error))
             return 137 if self._stopped else 1
-        except (DockerException, OSError, ValueError) as error:
+        except (DockerException, RequestException, HTTPError, OSError, ValueError) as error:
             log.line(f"error building image: {error}")
             return 137 if self._stopped else 1
         finally:
@@ -126,7 +147,7 @@ class KanikoBuild:
             path=str(context), dockerfile=str(dockerfile), tag=tag, decode=True, rm=True, forcerm=True,
             nocache=flags.get("cache", ["false"])[-1] != "true", buildargs=self._pairs(flags.get("build-arg", [])),
             labels=self._pairs(flags.get("label", [])), target=flags.get("target", [""])[-1] or None,
-            platform=flags.get("custom-platform", [""])[-1] or None, network_mode="host",
+            platform=flags.get("custom-platform", [""])[-1] or None, network_mode="host", shmsize=self._shm_bytes,
         )  # fmt: skip
         self._follow()
         if not pushing:

@@ -464,15 +464,12 @@ class Task:
         It is never called unhealthy sooner than ECS would: API_HealthCheck.
         """
         check = container.definition["healthCheck"]
-        kind, *rest = check["command"]
-        command = ["/bin/sh", "-c", " ".join(rest)] if kind == "CMD-SHELL" else rest if kind == "CMD" else [kind, *rest]
-        interval, timeout = float(check.get("interval", 30)), float(check.get("timeout", 5))
-        retries = int(check.get("retries", 3))
+        interval, retries = float(check.get("interval") or 30), int(check.get("retries") or 3)
         grace = time.monotonic() + float(check.get("startPeriod") or 0)
         next_counted = grace + interval
         process = container.process
         while not container.ended and self.desired_status == "RUNNING" and isinstance(process, EngineContainer):
-            healthy = process.run(command, timeout)
+            healthy = process.is_healthy()
             before = container.health
             if healthy:
                 container.failed_checks, container.health = 0, "HEALTHY"
