@@ -2,10 +2,13 @@
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
 
 from deploy_runner.domain.errors import DeployRunnerError
 
@@ -38,17 +41,32 @@ class Engine:
     mirrors_public_ecr: bool  # whether images of public.ecr.aws come from our registry
     version: str
     socket: Path | None = None  # of the service that we started
+    bridge: str | None = None  # the network interface of our own Podman's network
     folder: Path | None = None  # of that service: images and what it has mounted
     _service: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
-    def clean(self) -> None:
-        """Remove this instance's containers and its network, as far as there are any."""
-        for container in self.client.containers.list(all=True, filters={"label": self.label}, ignore_removed=True):
-            with contextlib.suppress(DockerException):
-                container.remove(force=True, v=True)
-        for network in self.client.networks.list(names=[self.network]):
-            with contextlib.suppress(DockerException):
-                network.remove()
+    def clean(self, seconds: float = 15) -> None:
+        """Remove this instance's containers and its network, as far as there are any.
+
+        What cannot be removed yet, as a container that is just being stopped, or whose network others still share, is
+        tried again for `seconds`. Raises docker's own error if something is left after that.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                found = self.client.containers.list(all=True, filters={"label": self.label}, ignore_removed=True)
+                refused = [error for container in found if (error := _refusal(container))]
+                if refused:
+                    raise refused[0]
+                for network in self.client.networks.list(names=[self.network]):
+                    network.remove()
+                if self.bridge:
+                    remove_bridge(self.bridge)
+                return
+            except DockerException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def stop(self) -> None:
         """Remove our containers and our network, and end the service if we started it."""
@@ -60,6 +78,27 @@ class Engine:
                 end(self._service)
             if self.folder:
                 unmount_below(self.folder)
+
+
+def _refusal(container: Any) -> DockerException | None:
+    """Remove a container; return why that cannot be done now."""
+    try:
+        container.remove(force=True, v=True)
+    except NotFound:
+        return None
+    except DockerException as error:
+        return error
+    return None
+
+
+def remove_bridge(name: str) -> None:
+    """Remove a bridge that Podman left because it was ended midway. Source: netdevice(7), sockios.h."""
+    if not Path(f"/sys/class/net/{name}/bridge").exists():
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        down = struct.pack("16sh", name.encode(), 0)
+        fcntl.ioctl(control, 0x8914, down)  # SIOCSIFFLAGS: no flag is left, so it is not up
+        fcntl.ioctl(control, 0x89A1, struct.pack("16s", name.encode()))  # SIOCBRDELBR
 
 
 def unmount_below(folder: Path) -> None:
@@ -171,16 +210,16 @@ def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
         "CONTAINERS_CONF": str(state_dir / "containers.conf"),
         "CONTAINERS_REGISTRIES_CONF": str(state_dir / "registries.conf"),
     }
-    socket = state_dir / "podman.sock"
+    podman_socket = state_dir / "podman.sock"
     # The runroot holds what must be known to clean up after a crash, so it is beside the images, not in state_dir.
     folders = ["--root", str(images_dir / "root"), "--runroot", str(images_dir / "run")]
     folders += ["--tmpdir", str(images_dir / "tmp"), "--network-config-dir", str(images_dir / "networks")]
     images_dir.mkdir(parents=True, exist_ok=True)
-    command = ["podman", *folders, "system", "service", "--time=0", f"unix://{socket}"]
+    command = ["podman", *folders, "system", "service", "--time=0", f"unix://{podman_socket}"]
     log = state_dir / "podman.log"
     service = spawn(command, log=log, env=env)
     try:
-        client = _connect(socket, service, log)
+        client = _connect(podman_socket, service, log)
         version = client.version()["Version"]
         # Instances run side by side, so each has a subnet and a bridge by its port: Podman knows only its own folder's
         # networks, and would give every one the same bridge.
@@ -194,14 +233,15 @@ def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
             addresses_reachable=True,
             mirrors_public_ecr=True,
             version=f"Podman {version}",
-            socket=socket,
+            socket=podman_socket,
+            bridge=f"deploy-{port}",
             folder=images_dir,
             _service=service,
         )
         engine.clean()
         pool = docker.types.IPAMPool(subnet=f"{subnet}.0/24", gateway=f"{subnet}.1")
         ipam = docker.types.IPAMConfig(pool_configs=[pool])
-        bridge = {"com.docker.network.bridge.name": f"deploy-{port}"}
+        bridge = {"com.docker.network.bridge.name": engine.bridge}
         client.networks.create(name, driver="bridge", labels={LABEL: name}, ipam=ipam, options=bridge)
     except BaseException:
         end(service)
@@ -209,12 +249,12 @@ def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
     return engine
 
 
-def _connect(socket: Path, service: "subprocess.Popen[bytes]", log: Path) -> docker.DockerClient:
+def _connect(address: Path, service: "subprocess.Popen[bytes]", log: Path) -> docker.DockerClient:
     """Return a client as soon as the service answers."""
     deadline = time.monotonic() + 20
     while True:
         try:
-            return docker.DockerClient(base_url=f"unix://{socket}", timeout=120)
+            return docker.DockerClient(base_url=f"unix://{address}", timeout=120)
         except (DockerException, OSError) as error:
             if service.poll() is not None or time.monotonic() > deadline:
                 said = log.read_text(errors="replace").strip().splitlines()

@@ -1,6 +1,5 @@
 """What every part of local AWS shares: where things listen, the container engine, and what must be ended at the end."""
 
-import contextlib
 import logging
 import socket
 import threading
@@ -99,6 +98,7 @@ class Machine:
         """End everything that was started, last first; one failing part does not keep the others running."""
         while self._on_stop:
             what, action = self._on_stop.pop()
-            with contextlib.suppress(Exception):
+            try:
                 action()
-            logging.getLogger(__name__).info("stopped: %s", what)
+            except Exception:
+                logging.getLogger(__name__).exception("could not stop: %s", what)
