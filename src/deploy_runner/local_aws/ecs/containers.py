@@ -82,7 +82,7 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
     """
     client = machine.engine.client
     if image.startswith(f"{machine.registry}/") or not _known(client, image):
-        repository, tag = _split(image)
+        repository, tag = split_image(image)
         error = ""
         try:
             for line in client.api.pull(repository, tag=tag, stream=True, decode=True):
@@ -99,7 +99,7 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
         attributes = client.api.inspect_image(image)
     except DockerException as failed:
         raise CannotPull(f"CannotPullContainerError: {image}: not found") from failed
-    digests = [d.partition("@")[2] for d in attributes.get("RepoDigests") or [] if d.startswith(_split(image)[0])]
+    digests = [d.partition("@")[2] for d in attributes.get("RepoDigests") or [] if d.startswith(split_image(image)[0])]
     return attributes["Id"], image.partition("@")[2] or (digests[0] if digests else "")
 
 
@@ -111,7 +111,7 @@ def _known(client: Any, image: str) -> bool:
     return True
 
 
-def _split(image: str) -> tuple[str, str]:
+def split_image(image: str) -> tuple[str, str]:
     """Return repository, and tag or digest."""
     if "@" in image:
         repository, _, digest = image.partition("@")

@@ -18,7 +18,7 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
-from deploy_runner.local_aws.ecs.containers import Plan, _split
+from deploy_runner.local_aws.ecs.containers import Plan, split_image
 from deploy_runner.local_aws.machine import Machine
 
 _BOOLEANS = {
@@ -211,7 +211,7 @@ class KanikoBuild:
 
     def _push(self, built: str, destination: str, flags: dict[str, list[str]]) -> str:
         api = self._machine.engine.client.api
-        repository, tag = _split(destination)
+        repository, tag = split_image(destination)
         if destination != built:
             api.tag(built, repository, tag, force=True)
         self._plan.logs.line(f"Pushing image to {destination}")
@@ -237,7 +237,7 @@ class KanikoBuild:
             return str(answer.headers.get("Docker-Content-Digest") or "")
 
     def _write_digests(self, flags: dict[str, list[str]], destinations: list[str], digest: str) -> None:
-        named = [f"{_split(destination)[0]}@{digest}" for destination in destinations]
+        named = [f"{split_image(destination)[0]}@{digest}" for destination in destinations]
         tagged = [f"{destination}@{digest}" for destination in destinations]
         files = {
             "digest-file": digest,

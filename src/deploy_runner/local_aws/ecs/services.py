@@ -113,10 +113,6 @@ class Service:
         """The deployment that the scheduler works for."""
         return self.deployments[0]
 
-    def tasks(self) -> list[Task]:
-        """Return the tasks of all deployments that are still listed."""
-        return [task for deployment in self.deployments for task in deployment.tasks]
-
     def is_created(self) -> bool:
         """Tell CloudFormation whether what it asked for is rolled out. Raises ServiceNotStable if it will not be."""
         newest = self.service_deployments[0]
