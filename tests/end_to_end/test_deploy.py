@@ -185,9 +185,11 @@ def test_a_hostile_request_is_refused_by_a_rule_before_a_task_runs(
 
 
 def test_malformed_json_does_not_start_an_execution(walk: Walkthrough, clone: Path) -> None:
-    before = len(walk.client("stepfunctions").list_executions(stateMachineArn=walk.outputs["StateMachineArn"])["executions"])
+    before = len(
+        walk.client("stepfunctions").list_executions(stateMachineArn=walk.outputs["StateMachineArn"])["executions"]
+    )
 
-    walk.start_execution('{"app": ', expect=254)
+    walk.start_execution('{"app": ', expect=255)  # the AWS CLI's own code for an error of the service
 
     executions = walk.client("stepfunctions").list_executions(stateMachineArn=walk.outputs["StateMachineArn"])
     assert len(executions["executions"]) == before

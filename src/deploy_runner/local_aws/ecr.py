@@ -66,7 +66,8 @@ class RegistryFront:
         """Answer one request of a registry client."""
         request = Request(environ)
         response: Response = self._refusal(request) or self._forward(request)
-        return response(environ, start_response)
+        answer: Iterable[bytes] = response(environ, start_response)
+        return answer
 
     def _refusal(self, request: Request) -> Response | None:
         """Return ECR's answer where it is another than the registry's.
@@ -143,7 +144,7 @@ def _immutable(repository: Repository, tag: str) -> bool:
     """Tell whether a tag may not move: ECR API Reference, "ImageTagMutabilityExclusionFilter" (`*` is its wildcard)."""
     filters = repository.image_tag_mutability_exclusion_filters or []
     excluded = any(fnmatch.fnmatchcase(tag, each["filter"]) for each in filters)
-    return repository.image_tag_mutability.startswith("IMMUTABLE") != excluded
+    return bool(repository.image_tag_mutability.startswith("IMMUTABLE") != excluded)
 
 
 def _digest(manifest: bytes) -> str:

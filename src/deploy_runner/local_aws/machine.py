@@ -66,7 +66,7 @@ class Machine:
         """Serve a WSGI application on loopback, and where our containers, and nobody else, reach it."""
         from werkzeug.serving import WSGIRequestHandler, make_server
 
-        class Handler(WSGIRequestHandler):
+        class Handler(WSGIRequestHandler):  # type: ignore[misc]  # werkzeug is not typed for us
             """Says nothing of each request: clients say what went wrong, and some try TLS first on purpose."""
 
             def log(self, type: str, message: str, *args: Any) -> None:
@@ -85,7 +85,7 @@ class Machine:
             listener.listen(128)
             server = make_server(address, port, app, threaded=True, request_handler=Handler, fd=listener.fileno())
             listener.close()
-            server.daemon_threads = True  # type: ignore[attr-defined]  # a request that hangs does not keep us up
+            server.daemon_threads = True  # a request that hangs does not keep us up
             thread = threading.Thread(target=server.serve_forever, args=(0.1,), name=f"{what} {address}", daemon=True)
             thread.start()
             self.on_stop(what, server.shutdown)
