@@ -21,6 +21,7 @@ MAX_DEPTH = 12
 MAX_PROBLEMS_SHOWN = 100
 
 APP = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"  # also the name of its push role and, by default, of its image repository
+NAME_LENGTH = 59  # a role's name has at most 64, and the push role is called push-<app>
 ENVIRONMENT = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 REPOSITORY = r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
 ACCOUNT = r"[0-9]{12}"
@@ -286,7 +287,7 @@ class _Value:
         return tuple(items)
 
     def mapping(
-        self, key_pattern: str | None = None, key_rule: str = "", at_least: int = 0, limit: int = 64
+        self, key_pattern: str | None = None, key_rule: str = "", at_least: int = 0, limit: int = NAME_LENGTH
     ) -> "dict[str, _Value]":
         if self.kind != "map":
             self.problem("must be a mapping", "Write `key: value` lines below it")
@@ -364,7 +365,7 @@ def _allowlist(root: _Value) -> Allowlist:
     return Allowlist(1, MappingProxyType(targets), MappingProxyType(apps))
 
 
-_NAME_RULE = "lower-case letters, digits and single hyphens, at most 64"
+_NAME_RULE = f"lower-case letters, digits and single hyphens, at most {NAME_LENGTH}"
 
 
 def _target(environment: str, record: _Record) -> Target:
