@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 from moto.core.config import default_user_config
+from moto.moto_api._internal import moto_api_backend
 from moto.server import DomainDispatcherApplication, create_backend_app
 
 from deploy_runner.local_aws.machine import Machine
@@ -15,6 +16,7 @@ from deploy_runner.local_aws.machine import Machine
 def start(port: int, state_dir: Path, *extensions: str) -> Machine:
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     default_user_config["lambda"] = {"use_docker": False}
+    moto_api_backend.reset()  # what another module's tests left: moto keeps its state in this process
     engine: Any = SimpleNamespace(gateway=None, host_from_container="127.0.0.1")
     machine = Machine(port=port, state_dir=state_dir, engine=engine)
     for name in extensions:

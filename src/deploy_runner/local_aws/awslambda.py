@@ -241,16 +241,13 @@ class Pool:
 
     def invoke(self, event: bytes, arn: str, request_id: str) -> Result:
         with self.slots:
-            with self.lock:
-                while self.idle and not self.idle[-1].usable:
-                    self._forget(self.idle.pop())
-                worker = self.idle.pop() if self.idle else None
+            worker = self._warm_worker()
             started = time.monotonic()
             if worker is None:
                 worker = self.runtime.start_worker(self.function)
                 with self.lock:
                     self.workers.add(worker)
-            result = worker.wait_ready()
+            result = None if worker.warm else worker.wait_ready()
             init = time.monotonic() - started
             cold, worker.warm = not worker.warm, True
             begun = time.monotonic()
@@ -274,21 +271,46 @@ class Pool:
                     self._forget(worker)
             return result
 
+    def _warm_worker(self) -> Worker | None:
+        """One that ran before and asks for more; what died meanwhile is forgotten."""
+        while True:
+            with self.lock:
+                worker = self.idle.pop() if self.idle else None
+            if worker is None or worker.wait_ready() is None:
+                return worker
+            with self.lock:
+                self._forget(worker)
+
     def _log(self, worker: Worker, request_id: str, result: Result, duration: float, init: float | None) -> None:
-        milliseconds = duration * 1000
-        lines = [f"START RequestId: {request_id} Version: {self.function.version}", *worker.take_output()]
+        version, memory, milliseconds = str(self.function.version), self.function.memory_size, duration * 1000
+        billed = int(milliseconds) + 1
+        died = ""
         if result.error:
             told = json.loads(result.payload)
             if str(told.get("errorType", "")).startswith(("Sandbox.", "Runtime.ExitError")):
-                lines.append(
-                    f"{_now()} {request_id} {told['errorMessage'].partition('Error: ')[2] or told['errorMessage']}"
-                )
-        report = (
-            f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\t"
-            f"Billed Duration: {int(milliseconds) + 1} ms\t"
-            f"Memory Size: {self.function.memory_size} MB\tMax Memory Used: {self.function.memory_size} MB"
-        )
-        lines += [f"END RequestId: {request_id}", report + (f"\tInit Duration: {init * 1000:.2f} ms" if init else "")]
+                died = told["errorMessage"].partition("Error: ")[2] or told["errorMessage"]
+        printed = worker.take_output()
+        if self.function.logging_config["LogFormat"] == "JSON":
+            # "Lambda Telemetry API Event schema reference"
+            metrics = {"durationMs": round(milliseconds, 3), "billedDurationMs": billed, "memorySizeMB": memory}
+            metrics |= {"maxMemoryUsedMB": memory} | ({"initDurationMs": round(init * 1000, 3)} if init else {})
+            status = "timeout" if "timed out" in died else "failure" if died else "error" if result.error else "success"
+            lines = [
+                _platform("start", {"requestId": request_id, "version": version}),
+                *printed,
+                _platform("report", {"requestId": request_id, "metrics": metrics, "status": status}),
+            ]
+        else:
+            report = (
+                f"REPORT RequestId: {request_id}\tDuration: {milliseconds:.2f} ms\tBilled Duration: {billed} ms\t"
+                f"Memory Size: {memory} MB\tMax Memory Used: {memory} MB"
+            )
+            lines = [f"START RequestId: {request_id} Version: {version}", *printed]
+            lines += [f"{_now()} {request_id} {died}"] if died else []
+            lines += [
+                f"END RequestId: {request_id}",
+                report + (f"\tInit Duration: {init * 1000:.2f} ms" if init else ""),
+            ]
         result.log = "\n".join(lines) + "\n"
         logs = logs_backends[self.function.account_id][self.function.region]
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[{self.function.version}]{id(worker):032x}"
@@ -490,6 +512,10 @@ def send(account_id: str, target: str, body: str, attributes: dict[str, str] | N
         raise NotImplementedError(f"Local AWS sends to SQS queues and SNS topics, not to {target}")
 
 
+def _platform(what: str, record: dict[str, Any]) -> str:
+    return json.dumps({"time": _now(), "type": f"platform.{what}", "record": record})
+
+
 def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
@@ -651,7 +677,8 @@ def _patch_functions() -> None:
         return configuration
 
     def get_configuration(self: Any, on_create: bool = False) -> dict[str, Any]:
-        config: dict[str, Any] = plain_configuration(self, on_create) | {"LoggingConfig": self.logging_config}
+        config: dict[str, Any] = dict(plain_configuration(self, on_create))
+        config["LoggingConfig"] = self.logging_config
         if self.dead_letter_config:
             config["DeadLetterConfig"] = self.dead_letter_config
         return config
@@ -726,7 +753,7 @@ def _patch_event_invoke_configs() -> None:
         if config is None:
             message = f"The function {function.function_arn}:{qualifier} doesn't have an EventInvokeConfig"
             raise _error(404, "ResourceNotFoundException", message)
-        return {"FunctionArn": f"{function.function_arn}:{qualifier}", "LastModified": int(time.time())} | config
+        return {**config, "FunctionArn": f"{function.function_arn}:{qualifier}", "LastModified": int(time.time())}
 
     def put(response: Any) -> str:
         function, qualifier = key(response)

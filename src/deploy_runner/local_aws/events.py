@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from jsonpath_ng.ext import parse as json_path
+from jsonpath_ng.ext.parser import parse as json_path
 from moto.awslambda.utils import get_backend
 from moto.core.exceptions import JsonRESTError
 from moto.events.models import UNDEFINED, EventPattern, EventsBackend, Rule, events_backends
@@ -27,7 +27,7 @@ from deploy_runner.local_aws.machine import Machine
 log = logging.getLogger(__name__)
 
 
-class NotDelivered(Exception):  # noqa: N818 - it is what a dead letter says
+class NotDelivered(Exception):
     """Why a target did not get its event: an error code of EventBridge, and a message."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -151,11 +151,11 @@ def _must_allow(policy: Any, action: str, arn: str) -> None:
         actions = (
             [statement.get("Action")] if isinstance(statement.get("Action"), str) else statement.get("Action") or []
         )
-        named = {name.lower() for name in actions}
+        named = {str(name).lower() for name in actions}
         service = action.partition(":")[0]
         if statement.get("Effect") == "Allow" and named & {action.lower(), f"{service}:*", "*"}:
             allowed = [services] if isinstance(services, str) else services or []
-            if "events.amazonaws.com" in allowed or "*" in allowed and not statement.get("Condition"):
+            if "events.amazonaws.com" in allowed or ("*" in allowed and not statement.get("Condition")):
                 return
     raise NotDelivered("NO_PERMISSIONS", f"The policy of {arn} does not let events.amazonaws.com do {action}")
 
@@ -164,7 +164,7 @@ def _deliver_or_bury(machine: Machine, rule: Any, target: dict[str, Any], event:
     try:
         _deliver(machine, rule, target, event)
     except Exception as error:
-        # Neither a missing permission nor a missing target is tried again ("How EventBridge retries delivering events").
+        # A missing permission or target is not tried again ("How EventBridge retries delivering events").
         code = error.code if isinstance(error, NotDelivered) else "SDK_CLIENT_ERROR"
         log.warning(
             "event %s (%s) did not reach %s: %s: %s", event["id"], event["detail-type"], target["Arn"], code, error
@@ -172,7 +172,8 @@ def _deliver_or_bury(machine: Machine, rule: Any, target: dict[str, Any], event:
         letters = (target.get("DeadLetterConfig") or {}).get("Arn")
         if letters:
             facts = {
-                "RULE_ARN": rule.arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": str(error)[:1000],
+                "RULE_ARN": rule.arn, "TARGET_ARN": target["Arn"], "ERROR_CODE": code,
+                "ERROR_MESSAGE": str(error)[:1000],
                 "RETRY_ATTEMPTS": "0", "EXHAUSTED_RETRY_CONDITION": "NonRetryable",
             }  # fmt: skip
             try:

@@ -1,6 +1,6 @@
 """Bucket policies as they are here: moto takes a statement whose condition does not hold for a denial of everything.
 
-The bucket that `sam deploy --resolve-s3` makes denies what comes without TLS (aws:SecureTransport); loopback needs none.
+The bucket of `sam deploy --resolve-s3` denies what comes without TLS (aws:SecureTransport); loopback needs none.
 """
 
 import json

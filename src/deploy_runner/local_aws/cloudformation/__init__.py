@@ -1,14 +1,15 @@
 """CloudFormation: SAM's transform, change sets, nested stacks, rollback, and the resource types that moto lacks."""
 
-from deploy_runner.local_aws.cloudformation import api, network
-from deploy_runner.local_aws.cloudformation.resources import kind_of
+from deploy_runner.local_aws.cloudformation import api, network, resources
+from deploy_runner.local_aws.cloudformation.kinds import kind_of
 from deploy_runner.local_aws.cloudformation.stacks import Engine
 from deploy_runner.local_aws.machine import Machine
 
 
 def install(machine: Machine) -> None:
     """Answer CloudFormation's API with our own engine."""
-    assert network  # its types register themselves
+    assert network  # these modules' types register themselves
+    assert resources
     engine = Engine(machine, kind_of)
     api.install(engine)
 

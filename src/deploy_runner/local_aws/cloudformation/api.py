@@ -38,7 +38,8 @@ class Api:
         kind, name = ask("ChangeSetType") or "UPDATE", ask("ChangeSetName")
         if not re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", name):
             raise invalid(
-                f"1 validation error detected: Value '{name}' at 'changeSetName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
+                f"1 validation error detected: Value '{name}' at 'changeSetName' failed to satisfy constraint: "
+                "Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
             )
         engine = self.engine
         existing = [s for s in engine.stacks.values() if ask("StackName") in (s.name, s.id) and not s.deleted]
@@ -241,14 +242,16 @@ class Api:
                 "RootId": stack.root.id if stack.parent else None,
                 "DriftInformation": {"StackDriftStatus": "NOT_CHECKED"},
                 "RollbackConfiguration": {},
-            }  # fmt: skip
+            }
         )
 
     def list_stacks(self, request: Any) -> ActionResult:
         wanted = request._get_param("StackStatusFilter") or []
         stacks = [s for s in reversed(list(self.engine.stacks.values())) if not wanted or s.status in wanted]
-        kept = ("StackId", "StackName", "StackStatus", "StackStatusReason", "CreationTime", "LastUpdatedTime", "DeletionTime",
-                "ParentId", "RootId", "DriftInformation")  # fmt: skip
+        kept = (
+            "StackId", "StackName", "StackStatus", "StackStatusReason", "CreationTime", "LastUpdatedTime",
+            "DeletionTime", "ParentId", "RootId", "DriftInformation",
+        )  # fmt: skip
         summaries = [{k: v for k, v in self._stack(stack).items() if k in kept} for stack in stacks]
         return ActionResult({"StackSummaries": summaries})
 
@@ -276,7 +279,7 @@ class Api:
                 "Timestamp": resource.changed,
                 "LastUpdatedTimestamp": resource.changed,
                 "DriftInformation": {"StackResourceDriftStatus": "NOT_CHECKED"},
-            }  # fmt: skip
+            }
         )
 
     def describe_stack_resource(self, request: Any) -> ActionResult:
@@ -363,7 +366,7 @@ class Api:
                 if needed
                 else None,
                 "Metadata": json.dumps(template["Metadata"], default=str) if "Metadata" in template else None,
-            }  # fmt: skip
+            }
         )
 
     def validate_template(self, request: Any) -> ActionResult:
@@ -446,7 +449,8 @@ def _given(parameters: list[dict[str, Any]] | None, previous: Prepared | None) -
             given[name] = str(parameter.get("ParameterValue", ""))
         elif previous is None or name not in previous.parameters:
             raise invalid(
-                f"Invalid input for parameter key {name}. Cannot specify usePreviousValue as true for a parameter key not in the previous template"
+                f"Invalid input for parameter key {name}. Cannot specify usePreviousValue as true for a parameter key "
+                "not in the previous template"
             )
         else:
             value = previous.parameters[name]

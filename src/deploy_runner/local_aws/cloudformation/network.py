@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from deploy_runner.local_aws.cloudformation.resources import ApiKind, call, kind, retag_ec2
+from deploy_runner.local_aws.cloudformation.kinds import ApiKind, call, kind, retag_ec2
 from deploy_runner.local_aws.cloudformation.stacks import Resource, changed_properties
 
 
@@ -30,8 +30,8 @@ class Vpc(Ec2Kind):
     def create(self, resource: Resource) -> None:
         properties = resource.properties
         made = call(
-            resource, "ec2", "create_vpc", CidrBlock=properties["CidrBlock"], TagSpecifications=_tagged(resource, "vpc"),
-            InstanceTenancy=properties.get("InstanceTenancy"),
+            resource, "ec2", "create_vpc", CidrBlock=properties["CidrBlock"],
+            TagSpecifications=_tagged(resource, "vpc"), InstanceTenancy=properties.get("InstanceTenancy"),
         )  # fmt: skip
         resource.physical_id = made["Vpc"]["VpcId"]
         self._switch(resource, {})
@@ -153,8 +153,9 @@ class NatGateway(Ec2Kind):
     def create(self, resource: Resource) -> None:
         properties = resource.properties
         made = call(
-            resource, "ec2", "create_nat_gateway", SubnetId=properties["SubnetId"], AllocationId=properties.get("AllocationId"),
-            ConnectivityType=properties.get("ConnectivityType"), TagSpecifications=_tagged(resource, "natgateway"),
+            resource, "ec2", "create_nat_gateway", SubnetId=properties["SubnetId"],
+            AllocationId=properties.get("AllocationId"), ConnectivityType=properties.get("ConnectivityType"),
+            TagSpecifications=_tagged(resource, "natgateway"),
         )  # fmt: skip
         resource.model, resource.physical_id = made["NatGateway"], made["NatGateway"]["NatGatewayId"]
 

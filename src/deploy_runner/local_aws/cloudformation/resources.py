@@ -1,7 +1,4 @@
-"""The types of resources. Most are made by the public API, as AWS's own handlers do, so that its rules hold here too.
-
-Types without an entry here are those that moto has a model for, and the models that other extensions add (ECS).
-"""
+"""The types of resources that are made by the public API, as AWS's own handlers do, so that its rules hold here too."""
 
 import contextlib
 import io
@@ -10,208 +7,14 @@ import re
 import secrets
 import string
 import zipfile
-from collections.abc import Callable
-from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from botocore.exceptions import ClientError
-from moto.core.common_models import CloudFormationModel
 
-from deploy_runner.local_aws.cloudformation.stacks import STACK_TYPE, Kind, Resource, changed_properties
+from deploy_runner.local_aws.cloudformation.kinds import ApiKind, call, kind, pairs, set_tags, tag_map, text_of, without
+from deploy_runner.local_aws.cloudformation.stacks import STACK_TYPE, Resource, changed_properties
 from deploy_runner.local_aws.cloudformation.template import invalid
-
-KINDS: dict[str, Kind] = {}
-
-
-def kind[K: type](resource_type: str) -> Callable[[K], K]:
-    """Register a class as how resources of this type are handled."""
-
-    def register(cls: K) -> K:
-        KINDS[resource_type] = cls()
-        return cls
-
-    return register
-
-
-def kind_of(resource_type: str) -> Kind | None:
-    """How resources of a type are handled, None for a type that local AWS does not have."""
-    if resource_type in KINDS:
-        return KINDS[resource_type]
-    model = _models().get(resource_type)
-    if model is None:
-        return None
-    KINDS[resource_type] = MotoKind(model)
-    return KINDS[resource_type]
-
-
-@cache
-def _models() -> dict[str, Any]:
-    import moto.cloudformation.parsing  # noqa: F401 - imports every service's models
-
-    def below(model: type) -> list[type]:
-        children: list[type] = model.__subclasses__()
-        return [found for child in children for found in (child, *below(child))]
-
-    found: dict[str, Any] = {}
-    for model in cast("list[Any]", below(CloudFormationModel)):
-        with contextlib.suppress(NotImplementedError):
-            name = model.cloudformation_type()
-            if name and not (name in found and model.__module__.startswith("moto.")):
-                found[name] = model
-    return found
-
-
-class MotoKind:
-    """A type that has a CloudFormationModel."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def _json(self, resource: Resource, properties: dict[str, Any]) -> dict[str, Any]:
-        return {"Type": resource.type, "Properties": json.loads(json.dumps(properties))}
-
-    def _where(self, resource: Resource) -> tuple[str, str]:
-        machine = resource.stack.engine.machine
-        return machine.account_id, machine.region
-
-    def _name(self, resource: Resource) -> str:
-        # moto says "" or None where a type has no name of its own.
-        name = self.model.cloudformation_name_type()
-        given = resource.properties.get(name) if name else None
-        longest = 32 if "ElasticLoadBalancing" in resource.type else 63
-        return str(given or resource.name(longest, lower=resource.type == "AWS::S3::Bucket"))
-
-    def create(self, resource: Resource) -> None:
-        facts = {"LogicalId": resource.logical_id, "StackId": resource.stack.id, "ResourceType": resource.type}
-        resource.model = self.model.create_from_cloudformation_json(
-            self._name(resource), self._json(resource, resource.properties), *self._where(resource), **facts
-        )
-        resource.physical_id = str(resource.model.physical_resource_id)
-
-    def update(self, resource: Resource, old: dict[str, Any]) -> None:
-        changed = changed_properties(old, resource.properties)
-        if changed == {"Tags"} and resource.type.startswith("AWS::EC2::"):
-            retag_ec2(resource, old)
-            return
-        if getattr(self.model.update_from_cloudformation_json, "__isabstractmethod__", False):
-            raise NotImplementedError(f"Local AWS cannot change {', '.join(sorted(changed))} of {resource.type}")
-        name = (
-            resource.physical_id
-            if self.model.cloudformation_name_type() not in resource.properties
-            else self._name(resource)
-        )
-        resource.model = self.model.update_from_cloudformation_json(
-            original_resource=resource.model, new_resource_name=name,
-            cloudformation_json=self._json(resource, resource.properties),
-            account_id=self._where(resource)[0], region_name=self._where(resource)[1],
-        )  # fmt: skip
-        resource.physical_id = str(resource.model.physical_resource_id)
-
-    def delete(self, resource: Resource) -> None:
-        if hasattr(resource.model, "delete"):
-            with contextlib.suppress(TypeError):
-                resource.model.delete(*self._where(resource))
-                return
-        if not getattr(self.model.delete_from_cloudformation_json, "__isabstractmethod__", False):
-            properties = self._json(resource, resource.properties)
-            self.model.delete_from_cloudformation_json(resource.physical_id, properties, *self._where(resource))
-
-    def attribute(self, resource: Resource, name: str) -> Any:
-        from moto.cloudformation.exceptions import UnformattedGetAttTemplateException
-
-        try:
-            return resource.model.get_cfn_attribute(name)
-        except UnformattedGetAttTemplateException as error:
-            raise KeyError(name) from error
-
-
-def retag_ec2(resource: Resource, old: dict[str, Any], named: str | None = None) -> None:
-    """Bring the tags of an EC2 resource to what the template says; `named` where its Ref is not its id."""
-    client, ids = resource.aws("ec2"), [named or resource.physical_id]
-    if gone := _tag_map(old).keys() - _tag_map(resource.properties).keys():
-        client.delete_tags(Resources=ids, Tags=[{"Key": key} for key in gone])
-    if tags := resource.properties.get("Tags"):
-        client.create_tags(Resources=ids, Tags=tags)
-
-
-class ApiKind:
-    """A type whose handler calls the public API."""
-
-    attributes: dict[str, str] = {}  # noqa: RUF012 - never changed. GetAtt name -> key of `resource.model`
-
-    def create(self, resource: Resource) -> None:
-        raise NotImplementedError
-
-    def update(self, resource: Resource, old: dict[str, Any]) -> None:
-        changed = ", ".join(sorted(changed_properties(old, resource.properties)))
-        raise NotImplementedError(f"Local AWS cannot change {changed} of {resource.type}")
-
-    def delete(self, resource: Resource) -> None:
-        raise NotImplementedError
-
-    def attribute(self, resource: Resource, name: str) -> Any:
-        return resource.model[self.attributes[name]]
-
-
-def _without(properties: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in properties.items() if key not in names}
-
-
-def _tag_map(properties: dict[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: str(tag["Value"]) for tag in properties.get("Tags") or []}
-
-
-def _typed(client: Any, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """`arguments` as the API's types: CloudFormation takes "5" and "true" for numbers and booleans, and the other way."""
-    method = client.meta.method_to_api_mapping[operation]
-    shape = client.meta.service_model.operation_model(method).input_shape
-    return cast("dict[str, Any]", _shaped(shape, arguments))
-
-
-def _shaped(shape: Any, value: Any) -> Any:
-    if shape.type_name == "structure" and isinstance(value, dict):
-        return {k: _shaped(shape.members[k], v) if k in shape.members else v for k, v in value.items()}
-    if shape.type_name == "list" and isinstance(value, list):
-        return [_shaped(shape.member, item) for item in value]
-    if shape.type_name == "map" and isinstance(value, dict):
-        return {k: _shaped(shape.value, v) for k, v in value.items()}
-    if shape.type_name in ("integer", "long") and isinstance(value, str | float):
-        return int(value)
-    if shape.type_name in ("float", "double") and isinstance(value, str):
-        return float(value)
-    if shape.type_name == "boolean" and isinstance(value, str):
-        return value.lower() == "true"
-    if shape.type_name == "string" and not isinstance(value, str):
-        return (
-            str(value).lower()
-            if isinstance(value, bool)
-            else json.dumps(value)
-            if isinstance(value, dict | list)
-            else str(value)
-        )
-    return value
-
-
-def call(resource: Resource, service: str, operation: str, **arguments: Any) -> Any:
-    """Call the API with the arguments that are not None."""
-    client = resource.aws(service)
-    given = {key: value for key, value in arguments.items() if value is not None}
-    return getattr(client, operation)(**_typed(client, operation, given))
-
-
-def _set_tags(
-    resource: Resource, old: dict[str, Any], tag: Callable[[Any], Any], untag: Callable[[list[str]], Any]
-) -> None:
-    before, after = _tag_map(old), _tag_map(resource.properties)
-    if gone := sorted(before.keys() - after.keys()):
-        untag(gone)
-    if changed := {key: value for key, value in after.items() if before.get(key) != value}:
-        tag(changed)
-
-
-def _pairs(tags: dict[str, str]) -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 # --- Nested stacks ----------------------------------------------------------------------------------------------------
@@ -222,10 +25,11 @@ class NestedStack:
     def _prepare(self, resource: Resource, stack: Any) -> Any:
         engine, properties = resource.stack.engine, resource.properties
         given = {
-            k: ",".join(v) if isinstance(v, list) else _text(v) for k, v in (properties.get("Parameters") or {}).items()
+            k: ",".join(v) if isinstance(v, list) else text_of(v)
+            for k, v in (properties.get("Parameters") or {}).items()
         }
         body = engine.body(None, properties["TemplateURL"])
-        stack.tags, stack.capabilities = _tag_map(properties), resource.stack.capabilities
+        stack.tags, stack.capabilities = tag_map(properties), resource.stack.capabilities
         return engine.prepare(body, given, stack.capabilities, expand_needs_capability=True, known=stack)
 
     def create(self, resource: Resource) -> None:
@@ -247,7 +51,8 @@ class NestedStack:
         stack.deploy(prepared, update=True)
         if stack.status != "UPDATE_COMPLETE":
             raise invalid(
-                f"Embedded stack {stack.id} was not successfully updated. Currently in {stack.status} with reason: {self._why(stack)}"
+                f"Embedded stack {stack.id} was not successfully updated. "
+                f"Currently in {stack.status} with reason: {self._why(stack)}"
             )
 
     @staticmethod
@@ -276,10 +81,6 @@ class NestedStack:
         return outputs[name.removeprefix("Outputs.")]
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 @kind("AWS::CloudFormation::WaitConditionHandle")
 class WaitConditionHandle(ApiKind):
     """What templates use as a resource that does nothing."""
@@ -304,12 +105,12 @@ class Function(ApiKind):
             with zipfile.ZipFile(content, "w") as archive:
                 archive.writestr(zipfile.ZipInfo("index.py"), code["ZipFile"])
             code["ZipFile"] = content.getvalue()
-        return _without(code, "SourceKMSKeyArn")
+        return without(code, "SourceKMSKeyArn")
 
     def create(self, resource: Resource) -> None:
-        properties = _without(resource.properties, "Code", "Tags", "FunctionName", "ReservedConcurrentExecutions")
+        properties = without(resource.properties, "Code", "Tags", "FunctionName", "ReservedConcurrentExecutions")
         name = resource.properties.get("FunctionName") or resource.name(64)
-        tags = _tag_map(resource.properties)
+        tags = tag_map(resource.properties)
         resource.model = call(
             resource,
             "lambda",
@@ -342,7 +143,8 @@ class Function(ApiKind):
         defaults = {
             "Description": "", "Environment": {"Variables": {}}, "Layers": [], "MemorySize": 128, "Timeout": 3,
             "TracingConfig": {"Mode": "PassThrough"}, "DeadLetterConfig": {"TargetArn": ""}, "KMSKeyArn": "",
-            "EphemeralStorage": {"Size": 512}, "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"},
+            "EphemeralStorage": {"Size": 512},
+            "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{name}"},
             "VpcConfig": {"SubnetIds": [], "SecurityGroupIds": []},
         }  # fmt: skip
         settings = changed - {"Code", "Tags", "Architectures", "ReservedConcurrentExecutions"}
@@ -355,7 +157,7 @@ class Function(ApiKind):
             else:
                 call(resource, "lambda", "delete_function_concurrency", FunctionName=name)
         client, arn = resource.aws("lambda"), resource.model["FunctionArn"]
-        _set_tags(
+        set_tags(
             resource,
             old,
             lambda t: client.tag_resource(Resource=arn, Tags=t),
@@ -385,10 +187,11 @@ class FunctionVersion(ApiKind):
             resource,
             "lambda",
             "publish_version",
-            **_without(properties, "ProvisionedConcurrencyConfig", "RuntimePolicy"),
+            **without(properties, "ProvisionedConcurrencyConfig", "RuntimePolicy"),
         )
         if published["Version"] in known:
-            message = f"A version for this Lambda function exists ( {published['Version']} ). Modify the function to create a new version."
+            exists = f"A version for this Lambda function exists ( {published['Version']} )."
+            message = f"{exists} Modify the function to create a new version."
             raise invalid(f'Resource handler returned message: "{message}" (HandlerErrorCode: AlreadyExists)')
         resource.model, resource.physical_id = published, published["FunctionArn"]
 
@@ -409,12 +212,12 @@ class FunctionAlias(ApiKind):
     attributes = {"AliasArn": "AliasArn"}  # noqa: RUF012
 
     def create(self, resource: Resource) -> None:
-        properties = _without(resource.properties, "ProvisionedConcurrencyConfig")
+        properties = without(resource.properties, "ProvisionedConcurrencyConfig")
         resource.model = call(resource, "lambda", "create_alias", **properties)
         resource.physical_id = resource.model["AliasArn"]
 
     def update(self, resource: Resource, old: dict[str, Any]) -> None:
-        call(resource, "lambda", "update_alias", **_without(resource.properties, "ProvisionedConcurrencyConfig"))
+        call(resource, "lambda", "update_alias", **without(resource.properties, "ProvisionedConcurrencyConfig"))
 
     def delete(self, resource: Resource) -> None:
         call(
@@ -437,7 +240,7 @@ class FunctionPermission(ApiKind):
 
     def create(self, resource: Resource) -> None:
         resource.physical_id = resource.name(100)
-        properties = _without(resource.properties, "FunctionName", "InvokedViaFunctionUrl")
+        properties = without(resource.properties, "FunctionName", "InvokedViaFunctionUrl")
         call(
             resource,
             "lambda",
@@ -494,7 +297,7 @@ def definition_of(resource: Resource) -> str:
     text = json.dumps(definition)
     # AWS's handler puts the values into the text, so what is no string there stays none.
     for name, value in (properties.get("DefinitionSubstitutions") or {}).items():
-        text = text.replace("${" + name + "}", json.dumps(_text(value))[1:-1])
+        text = text.replace("${" + name + "}", json.dumps(text_of(value))[1:-1])
     return text
 
 
@@ -519,9 +322,10 @@ class StateMachine(ApiKind):
 
     def create(self, resource: Resource) -> None:
         properties = resource.properties
-        tags = [{"key": key, "value": value} for key, value in _tag_map(properties).items()]
+        tags = [{"key": key, "value": value} for key, value in tag_map(properties).items()]
         made = call(
-            resource, "stepfunctions", "create_state_machine", name=properties.get("StateMachineName") or resource.name(80),
+            resource, "stepfunctions", "create_state_machine",
+            name=properties.get("StateMachineName") or resource.name(80),
             type=properties.get("StateMachineType", "STANDARD"), tags=tags or None, **self._settings(resource),
         )  # fmt: skip
         resource.physical_id = made["stateMachineArn"]
@@ -530,7 +334,7 @@ class StateMachine(ApiKind):
         arn, client = resource.physical_id, resource.aws("stepfunctions")
         if changed_properties(old, resource.properties) - {"Tags"}:
             call(resource, "stepfunctions", "update_state_machine", stateMachineArn=arn, **self._settings(resource))
-        _set_tags(
+        set_tags(
             resource, old,
             lambda t: client.tag_resource(resourceArn=arn, tags=[{"key": k, "value": v} for k, v in t.items()]),
             lambda k: client.untag_resource(resourceArn=arn, tagKeys=k),
@@ -614,7 +418,8 @@ class Role(ApiKind):
             resource, "iam", "create_role", RoleName=properties.get("RoleName") or resource.name(64), Tags=tags,
             Path=properties.get("Path"), Description=properties.get("Description"),
             AssumeRolePolicyDocument=properties["AssumeRolePolicyDocument"],
-            MaxSessionDuration=properties.get("MaxSessionDuration"), PermissionsBoundary=properties.get("PermissionsBoundary"),
+            MaxSessionDuration=properties.get("MaxSessionDuration"),
+            PermissionsBoundary=properties.get("PermissionsBoundary"),
         )  # fmt: skip
         resource.model, resource.physical_id = made["Role"], made["Role"]["RoleName"]
         self._policies(resource, {})
@@ -655,10 +460,10 @@ class Role(ApiKind):
             else:
                 client.delete_role_permissions_boundary(RoleName=name)
         self._policies(resource, old)
-        _set_tags(
+        set_tags(
             resource,
             old,
-            lambda t: client.tag_role(RoleName=name, Tags=_pairs(t)),
+            lambda t: client.tag_role(RoleName=name, Tags=pairs(t)),
             lambda k: client.untag_role(RoleName=name, TagKeys=k),
         )
 
@@ -744,8 +549,8 @@ class ManagedPolicy(ApiKind):
         properties = resource.properties
         made = call(
             resource, "iam", "create_policy", PolicyName=properties.get("ManagedPolicyName") or resource.name(128),
-            Path=properties.get("Path"), Description=properties.get("Description"), PolicyDocument=properties["PolicyDocument"],
-            Tags=properties.get("Tags"),
+            Path=properties.get("Path"), Description=properties.get("Description"), Tags=properties.get("Tags"),
+            PolicyDocument=properties["PolicyDocument"],
         )  # fmt: skip
         resource.model, resource.physical_id = made["Policy"], made["Policy"]["Arn"]
         self._attach(resource, self._holders(properties), "attach")
@@ -831,7 +636,8 @@ class Secret(ApiKind):
     def create(self, resource: Resource) -> None:
         properties = resource.properties
         made = call(
-            resource, "secretsmanager", "create_secret", Name=properties.get("Name") or resource.name(), SecretString=self._value(properties),
+            resource, "secretsmanager", "create_secret", Name=properties.get("Name") or resource.name(),
+            SecretString=self._value(properties),
             Description=properties.get("Description"), KmsKeyId=properties.get("KmsKeyId"), Tags=properties.get("Tags"),
         )  # fmt: skip
         resource.physical_id = made["ARN"]
@@ -846,10 +652,10 @@ class Secret(ApiKind):
                 Description=properties.get("Description", ""), KmsKeyId=properties.get("KmsKeyId"),
             )  # fmt: skip
         arn = resource.physical_id
-        _set_tags(
+        set_tags(
             resource,
             old,
-            lambda t: client.tag_resource(SecretId=arn, Tags=_pairs(t)),
+            lambda t: client.tag_resource(SecretId=arn, Tags=pairs(t)),
             lambda k: client.untag_resource(SecretId=arn, TagKeys=k),
         )
 
@@ -875,7 +681,7 @@ class LogGroup(ApiKind):
             "create_log_group",
             logGroupName=name,
             kmsKeyId=properties.get("KmsKeyId"),
-            tags=_tag_map(properties) or None,
+            tags=tag_map(properties) or None,
         )
         resource.physical_id = name
         self._retain(resource)
@@ -892,7 +698,7 @@ class LogGroup(ApiKind):
         elif "RetentionInDays" in old:
             call(resource, "logs", "delete_retention_policy", logGroupName=resource.physical_id)
         client, name = resource.aws("logs"), resource.physical_id
-        _set_tags(
+        set_tags(
             resource,
             old,
             lambda t: client.tag_log_group(logGroupName=name, tags=t),
@@ -923,8 +729,9 @@ class MetricFilter(ApiKind):
             for item in properties["MetricTransformations"]
         ]
         call(
-            resource, "logs", "put_metric_filter", filterName=resource.physical_id, logGroupName=properties["LogGroupName"],
-            filterPattern=properties["FilterPattern"], metricTransformations=transformations,
+            resource, "logs", "put_metric_filter", filterName=resource.physical_id,
+            logGroupName=properties["LogGroupName"], filterPattern=properties["FilterPattern"],
+            metricTransformations=transformations,
         )  # fmt: skip
 
     def delete(self, resource: Resource) -> None:
@@ -957,7 +764,7 @@ class Alarm(ApiKind):
         self.update(resource, {})
 
     def update(self, resource: Resource, old: dict[str, Any]) -> None:
-        properties = _without(resource.properties, "AlarmName", "Tags")
+        properties = without(resource.properties, "AlarmName", "Tags")
         call(
             resource,
             "cloudwatch",
@@ -988,7 +795,7 @@ class Rule(ApiKind):
         properties, bus = resource.properties, resource.properties.get("EventBusName")
         made = call(
             resource, "events", "put_rule", Name=resource.physical_id, Tags=properties.get("Tags") if not old else None,
-            **_without(properties, "Name", "Targets", "Tags"),
+            **without(properties, "Name", "Targets", "Tags"),
         )  # fmt: skip
         resource.model = made
         after, before = properties.get("Targets") or [], {target["Id"] for target in old.get("Targets") or []}
@@ -1028,7 +835,7 @@ class EventBusPolicy(ApiKind):
                 "put_permission",
                 StatementId=properties["StatementId"],
                 **name,
-                **_without(properties, "StatementId", "EventBusName"),
+                **without(properties, "StatementId", "EventBusName"),
             )
             return
         described = client.describe_event_bus(Name=bus)
@@ -1046,12 +853,14 @@ class EventBusPolicy(ApiKind):
 class Topic(ApiKind):
     """A topic with its subscriptions."""
 
-    plain = ("DisplayName", "KmsMasterKeyId", "SignatureVersion", "TracingConfig", "FifoTopic", "ContentBasedDeduplication",
-             "DataProtectionPolicy")  # fmt: skip
+    plain = (
+        "DisplayName", "KmsMasterKeyId", "SignatureVersion", "TracingConfig", "FifoTopic", "ContentBasedDeduplication",
+        "DataProtectionPolicy",
+    )  # fmt: skip
 
     def create(self, resource: Resource) -> None:
         properties = resource.properties
-        attributes = {key: _text(properties[key]) for key in self.plain if key in properties}
+        attributes = {key: text_of(properties[key]) for key in self.plain if key in properties}
         made = call(
             resource, "sns", "create_topic", Name=properties.get("TopicName") or resource.name(), Attributes=attributes,
             Tags=properties.get("Tags"),
@@ -1073,13 +882,13 @@ class Topic(ApiKind):
     def update(self, resource: Resource, old: dict[str, Any]) -> None:
         client, arn = resource.aws("sns"), resource.physical_id
         for name in changed_properties(old, resource.properties) & set(self.plain):
-            value = _text(resource.properties.get(name, ""))
+            value = text_of(resource.properties.get(name, ""))
             client.set_topic_attributes(TopicArn=arn, AttributeName=name, AttributeValue=value)
         self._subscribe(resource, old.get("Subscription") or [])
-        _set_tags(
+        set_tags(
             resource,
             old,
-            lambda t: client.tag_resource(ResourceArn=arn, Tags=_pairs(t)),
+            lambda t: client.tag_resource(ResourceArn=arn, Tags=pairs(t)),
             lambda k: client.untag_resource(ResourceArn=arn, TagKeys=k),
         )
 
@@ -1099,7 +908,7 @@ class Subscription(ApiKind):
     def create(self, resource: Resource) -> None:
         properties = resource.properties
         attributes = {
-            k: json.dumps(v) if isinstance(v, dict) else _text(v) for k, v in properties.items() if k in self.plain
+            k: json.dumps(v) if isinstance(v, dict) else text_of(v) for k, v in properties.items() if k in self.plain
         }
         made = call(
             resource, "sns", "subscribe", TopicArn=properties["TopicArn"], Protocol=properties["Protocol"],
@@ -1110,7 +919,7 @@ class Subscription(ApiKind):
     def update(self, resource: Resource, old: dict[str, Any]) -> None:
         for name in changed_properties(old, resource.properties) & set(self.plain):
             value = resource.properties.get(name, {} if name.endswith("Policy") else False)
-            text = json.dumps(value) if isinstance(value, dict) else _text(value)
+            text = json.dumps(value) if isinstance(value, dict) else text_of(value)
             arn = resource.physical_id
             call(
                 resource,
@@ -1158,18 +967,18 @@ class Queue(ApiKind):
 
     @staticmethod
     def _attributes(properties: dict[str, Any]) -> dict[str, str]:
-        plain = _without(properties, "QueueName", "Tags")
-        return {key: json.dumps(value) if isinstance(value, dict) else _text(value) for key, value in plain.items()}
+        plain = without(properties, "QueueName", "Tags")
+        return {key: json.dumps(value) if isinstance(value, dict) else text_of(value) for key, value in plain.items()}
 
     def create(self, resource: Resource) -> None:
         properties = resource.properties
-        fifo = _text(properties.get("FifoQueue", False)) == "true"
+        fifo = text_of(properties.get("FifoQueue", False)) == "true"
         name = properties.get("QueueName") or resource.name(75) + (".fifo" if fifo else "")
         attributes = self._attributes(properties)
         if not fifo:
             attributes.pop("FifoQueue", None)
         made = call(
-            resource, "sqs", "create_queue", QueueName=name, Attributes=attributes, tags=_tag_map(properties) or None
+            resource, "sqs", "create_queue", QueueName=name, Attributes=attributes, tags=tag_map(properties) or None
         )
         resource.physical_id = made["QueueUrl"]
 
@@ -1182,7 +991,7 @@ class Queue(ApiKind):
         }
         if changed:
             client.set_queue_attributes(QueueUrl=url, Attributes=changed)
-        _set_tags(
+        set_tags(
             resource,
             old,
             lambda t: client.tag_queue(QueueUrl=url, Tags=t),
@@ -1235,11 +1044,11 @@ class Table(ApiKind):
         if encryption := changed.pop("SSESpecification", None):
             changed["SSESpecification"] = {("Enabled" if k == "SSEEnabled" else k): v for k, v in encryption.items()}
         if stream := changed.pop("StreamSpecification", None):
-            changed["StreamSpecification"] = {"StreamEnabled": True} | _without(stream, "ResourcePolicy")
+            changed["StreamSpecification"] = {"StreamEnabled": True} | without(stream, "ResourcePolicy")
         return changed
 
     def create(self, resource: Resource) -> None:
-        properties = self._specified(_without(resource.properties, "TableName", *self.later))
+        properties = self._specified(without(resource.properties, "TableName", *self.later))
         name = resource.properties.get("TableName") or resource.name()
         made = call(
             resource, "dynamodb", "create_table", TableName=name, **({"BillingMode": "PROVISIONED"} | properties)
@@ -1267,7 +1076,8 @@ class Table(ApiKind):
         changed = changed_properties(old, resource.properties)
         if changed & {"KeySchema", "LocalSecondaryIndexes"}:
             raise invalid(
-                "CloudFormation cannot update a stack when a custom-named resource requires replacing. Rename the table and update the stack again."
+                "CloudFormation cannot update a stack when a custom-named resource requires replacing. "
+                "Rename the table and update the stack again."
             )
         direct = changed - {*self.later, "Tags", "AttributeDefinitions", "GlobalSecondaryIndexes"}
         if direct:
@@ -1278,10 +1088,10 @@ class Table(ApiKind):
             self._index(resource, old)
         self._settle(resource, old)
         client, arn = resource.aws("dynamodb"), resource.model["TableArn"]
-        _set_tags(
+        set_tags(
             resource,
             old,
-            lambda t: client.tag_resource(ResourceArn=arn, Tags=_pairs(t)),
+            lambda t: client.tag_resource(ResourceArn=arn, Tags=pairs(t)),
             lambda k: client.untag_resource(ResourceArn=arn, TagKeys=k),
         )
 
@@ -1293,8 +1103,8 @@ class Table(ApiKind):
         steps += [{"Create": index} for name, index in after.items() if name not in before]
         for step in steps:
             call(
-                resource, "dynamodb", "update_table", TableName=resource.physical_id, GlobalSecondaryIndexUpdates=[step],
-                AttributeDefinitions=resource.properties["AttributeDefinitions"],
+                resource, "dynamodb", "update_table", TableName=resource.physical_id,
+                GlobalSecondaryIndexUpdates=[step], AttributeDefinitions=resource.properties["AttributeDefinitions"],
             )  # fmt: skip
 
     def delete(self, resource: Resource) -> None:
@@ -1378,15 +1188,15 @@ class EcrRepository(ApiKind):
             )
         self._policies(resource, old)
         client, arn = resource.aws("ecr"), resource.model["repositoryArn"]
-        _set_tags(
+        set_tags(
             resource,
             old,
-            lambda t: client.tag_resource(resourceArn=arn, tags=_pairs(t)),
+            lambda t: client.tag_resource(resourceArn=arn, tags=pairs(t)),
             lambda k: client.untag_resource(resourceArn=arn, tagKeys=k),
         )
 
     def delete(self, resource: Resource) -> None:
-        force = _text(resource.properties.get("EmptyOnDelete", False)) == "true"
+        force = text_of(resource.properties.get("EmptyOnDelete", False)) == "true"
         call(resource, "ecr", "delete_repository", repositoryName=resource.physical_id, force=force)
 
 

@@ -294,7 +294,8 @@ class Stack:
             if current and current.type != spec["Type"]:
                 self.event(
                     "UPDATE_FAILED",
-                    f"Update of resource type is not permitted. The new template modifies resource type of the following resources: [{name}]",
+                    "Update of resource type is not permitted. "
+                    f"The new template modifies resource type of the following resources: [{name}]",
                     current,
                 )
                 raise Failure("update", name)
@@ -625,7 +626,8 @@ class Engine:
         if body:
             if len(body) > 51_200:
                 raise invalid(
-                    f"1 validation error detected: Value at 'templateBody' failed to satisfy constraint: Member must have length less than or equal to 51200 (it has {len(body)})"
+                    "1 validation error detected: Value at 'templateBody' failed to satisfy constraint: "
+                    f"Member must have length less than or equal to 51200 (it has {len(body)})"
                 )
             return body
         if not url:
@@ -730,7 +732,8 @@ class Engine:
         """An empty stack of that name. Raises AlreadyExistsException."""
         if not re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", name):
             raise invalid(
-                f"1 validation error detected: Value '{name}' at 'stackName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
+                f"1 validation error detected: Value '{name}' at 'stackName' failed to satisfy constraint: "
+                "Member must satisfy regular expression pattern: [a-zA-Z][-a-zA-Z0-9]*"
             )
         with self.lock:
             if any(stack.name == name and not stack.deleted for stack in self.stacks.values()):
@@ -810,7 +813,10 @@ class Engine:
                 "Scope": ["Properties"] if properties or moved else ["Tags"],
                 "Details": [
                     {
-                        "Target": {"Attribute": "Properties", "Name": p, "RequiresRecreation": "Always" if p in fixed else "Never"},
+                        "Target": {
+                            "Attribute": "Properties", "Name": p,
+                            "RequiresRecreation": "Always" if p in fixed else "Never",
+                        },
                         "Evaluation": "Static" if p in properties else "Dynamic",
                         "ChangeSource": "DirectModification" if p in properties else "ResourceAttribute",
                     }
@@ -831,6 +837,6 @@ class Engine:
                         "Details": [],
                         "PhysicalResourceId": resource.physical_id,
                         "PolicyAction": "Retain" if resource.deletion_policy == "Retain" else "Delete",
-                    }  # fmt: skip
+                    }
                 )
         return changes

@@ -147,7 +147,8 @@ def check_properties(resource_type: str, properties: dict[str, Any], region: str
     """Why CloudFormation refuses these properties, None if it does not."""
     schema = schema_of(resource_type, region) or {}
     if unknown := [name for name in properties if name not in schema.get("properties", properties)]:
-        return f"Properties validation failed for resource with message: [#: extraneous key [{unknown[0]}] is not permitted]"
+        why = f"[#: extraneous key [{unknown[0]}] is not permitted]"
+        return f"Properties validation failed for resource with message: {why}"
     if missing := [name for name in schema.get("required", []) if name not in properties]:
         return f"Properties validation failed for resource with message: [#: required key [{missing[0]}] not found]"
     return None
@@ -212,13 +213,15 @@ def check(template: dict[str, Any], supported: Callable[[str], bool]) -> None:
         if lost:
             names = ", ".join(sorted(lost))
             raise invalid(
-                f"Template format error: Unresolved resource dependencies [{names}] in the {block} block of the template"
+                f"Template format error: Unresolved resource dependencies [{names}] "
+                f"in the {block} block of the template"
             )
     for resource in resources.values():
         for needed in depends_on(resource):
             if needed not in resources:
                 raise invalid(
-                    f"Template format error: Unresolved resource dependencies [{needed}] in the Resources block of the template"
+                    f"Template format error: Unresolved resource dependencies [{needed}] "
+                    "in the Resources block of the template"
                 )
     in_order(resources)
 
@@ -369,7 +372,8 @@ class Values:
             declared = self.template.get("Conditions") or {}
             if name not in declared:
                 raise invalid(
-                    f"Template format error: Unresolved dependencies [{name}]. Cannot reference resources in the Conditions block of the template"
+                    f"Template format error: Unresolved dependencies [{name}]. "
+                    "Cannot reference resources in the Conditions block of the template"
                 )
             self._conditions[name] = self.holds(declared[name])
         return self._conditions[name]
@@ -385,9 +389,9 @@ class Values:
             case "Fn::Not":
                 return not self.holds(argument[0])
             case "Fn::And":
-                return all([self.holds(item) for item in argument])
+                return all(self.holds(item) for item in argument)
             case "Fn::Or":
-                return any([self.holds(item) for item in argument])
+                return any(self.holds(item) for item in argument)
             case "Fn::Equals":
                 left, right = self(argument[0]), self(argument[1])
                 return bool(_comparable(left) == _comparable(right))
