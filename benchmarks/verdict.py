@@ -21,8 +21,8 @@ GIVE_UP_SECONDS = 90  # on the waiter where it would go on for ten minutes
 def main() -> None:
     """Deploy a good version and a crashing one, and time both watchers on each."""
     table = Table(title="Seconds until there is a verdict", title_justify="left")
-    for heading in ("rollout", "ECS knew", "deploy runner", "after ECS", "aws ecs wait", "ratio"):
-        table.add_column(heading, justify="left" if heading == "rollout" else "right")
+    for heading in ("rollout", "ECS knew", "deploy runner", "after ECS", "aws ecs wait", "ratio", "and it said"):
+        table.add_column(heading, justify="left" if heading in ("rollout", "and it said") else "right")
     with (
         tempfile.TemporaryDirectory(prefix="deploy-runner-bench-") as folder,
         Walkthrough(ROOT, Path(folder), port=4626) as walk,
@@ -39,12 +39,12 @@ def main() -> None:
         deploy(walk, clone, "1", crash=False)
         first = time.monotonic() - began
         for name, crash in (("a good version", False), ("one that crashes at its start", True)):
-            ours, ecs, theirs = race(walk, clone, name, crash=crash)
+            ours, ecs, theirs, said = race(walk, clone, name, crash=crash)
             gave_up = theirs >= GIVE_UP_SECONDS
             table.add_row(
                 name, f"{ecs:.1f}", f"{ours:.1f}", f"{ours - ecs:.2f}",
                 f"> {theirs:.0f}, gave up" if gave_up else f"{theirs:.1f}",
-                f"{'> ' if gave_up else ''}{theirs / ours:.1f}",
+                f"{'> ' if gave_up else ''}{theirs / ours:.1f}", said,
             )  # fmt: skip
     console = Console(width=120)
     console.print(table)
@@ -59,8 +59,8 @@ def deploy(walk: Walkthrough, clone: Path, version: str, *, crash: bool) -> Exec
     return walk.deploy({"app": APP, "environment": ENVIRONMENT, "ref": sha})
 
 
-def race(walk: Walkthrough, clone: Path, version: str, *, crash: bool) -> tuple[float, float, float]:
-    """Return the seconds from UpdateService to our verdict, to ECS's own, and to the end of the AWS CLI's waiter."""
+def race(walk: Walkthrough, clone: Path, version: str, *, crash: bool) -> tuple[float, float, float, str]:
+    """Return the seconds from UpdateService to our verdict, to ECS's, and to the end of the waiter, and its word."""
     walk.write_sample_app(clone, version, crash=crash)
     sha = walk.push(clone, version)
     walk.report_check(REPOSITORY, sha, "tests", "success")
@@ -87,7 +87,7 @@ def race(walk: Walkthrough, clone: Path, version: str, *, crash: bool) -> tuple[
     except subprocess.TimeoutExpired:
         waiter.terminate()
         waiter.wait()
-    return ours, ecs, time.monotonic() - updated
+    return ours, ecs, time.monotonic() - updated, "stable" if waiter.returncode == 0 else "nothing"
 
 
 if __name__ == "__main__":

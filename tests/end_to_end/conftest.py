@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy_runner.cli.walkthrough import Walkthrough
+from tests.left_behind import left_behind
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,3 +20,4 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walkthrough]:
         walkthrough.deploy_stack()
         walkthrough.push_runner_images()
         yield walkthrough
+    assert left_behind(4616) == []

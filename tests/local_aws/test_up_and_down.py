@@ -14,6 +14,8 @@ from pathlib import Path
 import docker
 import pytest
 
+from tests.left_behind import left_behind
+
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("up_and_down")]
 
 PORT = 4640
@@ -58,21 +60,6 @@ def run_a_container() -> None:
     )  # fmt: skip
 
 
-def left_behind() -> list[str]:
-    """Processes and mounts of the instance on PORT."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if int(folder.name) != os.getpid() and (f"local-{PORT}" in line or f"sleep {PORT}" in line):
-            found.append(line)
-    if Path("/proc/self/mounts").exists():
-        found += [m for m in Path("/proc/self/mounts").read_text().splitlines() if f"local-{PORT}" in m]
-    return found
-
-
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -85,7 +72,7 @@ def test_it_ends_in_order_and_leaves_nothing(up: subprocess.Popen[bytes], how: s
     up.send_signal(how)
 
     assert up.wait(30) == 0
-    assert left_behind() == []
+    assert left_behind(PORT) == []
     assert not [port for port in (PORT, PORT + 1, PORT + 2) if answers(port)]
 
 
@@ -93,11 +80,11 @@ def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subproces
     run_a_container()
     up.kill()
     up.wait()
-    assert left_behind() != [], "a container outlives its engine's client, or this test shows nothing"
+    assert left_behind(PORT) != [], "a container outlives its engine's client, or this test shows nothing"
 
     other = start(tmp_path / "other", PORT + 4)
     try:
-        assert left_behind() == []
+        assert left_behind(PORT) == []
     finally:
         other.terminate()
         other.wait(30)

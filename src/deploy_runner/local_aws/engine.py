@@ -2,13 +2,10 @@
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import time
@@ -20,6 +17,7 @@ import docker
 from docker.errors import DockerException, NotFound
 
 from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.local_aws.leftovers import end_containers_below, remove_bridge, unmount_below
 
 LABEL = "deploy-runner.local"
 
@@ -77,6 +75,7 @@ class Engine:
             if self._service:
                 end(self._service)
             if self.folder:
+                end_containers_below(self.folder)
                 unmount_below(self.folder)
 
 
@@ -89,24 +88,6 @@ def _refusal(container: Any) -> DockerException | None:
     except DockerException as error:
         return error
     return None
-
-
-def remove_bridge(name: str) -> None:
-    """Remove a bridge that Podman left because it was ended midway. Source: netdevice(7), sockios.h."""
-    if not Path(f"/sys/class/net/{name}/bridge").exists():
-        return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        down = struct.pack("16sh", name.encode(), 0)
-        fcntl.ioctl(control, 0x8914, down)  # SIOCSIFFLAGS: no flag is left, so it is not up
-        fcntl.ioctl(control, 0x89A1, struct.pack("16s", name.encode()))  # SIOCBRDELBR
-
-
-def unmount_below(folder: Path) -> None:
-    """Unmount what Podman leaves mounted in its folder when it ends, or is ended."""
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for mount in reversed(mounts):
-        if Path(mount).is_relative_to(folder):
-            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
 
 
 def end(process: "subprocess.Popen[bytes]", seconds: float = 10) -> None:

@@ -61,8 +61,7 @@ def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) ->
         machine.exports["DOCKER_HOST"] = f"unix://{engine.socket}"
     try:
         for name in extensions:
-            with contextlib.suppress(ModuleNotFoundError, AttributeError):
-                importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
+            importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
         aws = DomainDispatcherApplication(create_backend_app)
         machine.serve(_with_our_pages(aws, machine), port, "AWS")
     except BaseException:

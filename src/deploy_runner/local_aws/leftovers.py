@@ -1,0 +1,55 @@
+"""What Podman may leave on the machine when it is ended midway: containers that it forgot, mounts, a bridge."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+
+def end_containers_below(folder: Path) -> None:
+    """End containers that still run though the engine in `folder` knows them no more.
+
+    Podman 4.3 forgets a container that is removed in the moment in which it starts, and lets it run.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if Path(arguments[0].decode()).name != "conmon" or b"-b" not in arguments:
+                continue
+            bundle = Path(arguments[arguments.index(b"-b") + 1].decode())
+            if bundle.is_relative_to(folder):
+                _end_container(process)
+
+
+def _end_container(monitor: Path) -> None:
+    children = (monitor / "task" / monitor.name / "children").read_text().split()
+    os.kill(int(monitor.name), signal.SIGKILL)  # first, or it would start Podman to tidy up
+    for child in children:
+        own = os.stat(f"/proc/{child}/ns/net").st_ino
+        os.kill(int(child), signal.SIGKILL)
+        for name in Path("/run/netns").glob("*"):
+            if name.stat().st_ino == own:
+                subprocess.run(["umount", "--lazy", str(name)], check=False, capture_output=True)
+                name.unlink(missing_ok=True)
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount what Podman leaves mounted in its folder when it ends, or is ended."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if Path(mount).is_relative_to(folder):
+            subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+
+
+def remove_bridge(name: str) -> None:
+    """Remove a bridge that Podman left because it was ended midway. Source: netdevice(7), sockios.h."""
+    if not Path(f"/sys/class/net/{name}/bridge").exists():
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        down = struct.pack("16sh", name.encode(), 0)
+        fcntl.ioctl(control, 0x8914, down)  # SIOCSIFFLAGS: no flag is left, so it is not up
+        fcntl.ioctl(control, 0x89A1, struct.pack("16s", name.encode()))  # SIOCBRDELBR
