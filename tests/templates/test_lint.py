@@ -36,6 +36,12 @@ def test_the_transformed_template_is_clean(main: Stack) -> None:
         if resource["Type"] == "AWS::CloudFormation::Stack":  # as `sam package` does
             resource["Properties"]["TemplateURL"] = "https://s3.us-east-1.amazonaws.com/artifacts/nested.yaml"
 
+    # A function's DeletionPolicy would be its versions' too, and these must stay: template.yaml says so at Globals.
+    for resource in template["Resources"].values():
+        if resource["Type"] in ("AWS::Lambda::Function", "AWS::Lambda::Alias"):
+            assert resource.pop("UpdateReplacePolicy") == "Retain"
+            assert "DeletionPolicy" not in resource
+
     # In JSONata TimeoutSeconds may be an expression: docs.aws.amazon.com/step-functions/latest/dg/state-task.html.
     # cfn-lint 1.58 wants a number; once it knows better, this fails and the two can go.
     assert problems(json.dumps(template)) == [

@@ -118,6 +118,40 @@ def test_a_function(main: Stack, logical_id: str, folder: str) -> None:
     }
 
 
+@pytest.mark.parametrize("logical_id", FUNCTIONS)
+def test_a_new_version_is_published_whatever_of_a_function_changes(main: Stack, logical_id: str) -> None:
+    """SAM hashes properties as they are written, so a value behind a Ref or GetAtt must be in the description."""
+    (version_id,) = [v for v in main.template["Resources"] if v.startswith(f"{logical_id}Version")]
+    version = main.template["Resources"][version_id]
+    assert (version["DeletionPolicy"], version["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    environment = main.template["Resources"][logical_id]["Properties"]["Environment"]["Variables"]
+    # of the stack's own resources only the names are used, which stand in the template's text
+    own = {"DeploymentsTable", "OutcomesTopic", "Runner.Outputs.Registry"}
+
+    told = references(version["Properties"]["Description"])
+
+    assert told >= references(environment) - own
+    assert len(main.of_type("AWS::Lambda::Version")[version_id]["Description"]) <= 256
+
+
+def references(value: Any) -> set[str]:
+    """Return what Ref, Fn::GetAtt and Fn::Sub name in a piece of a template, but for AWS's own."""
+    if isinstance(value, list):
+        return set().union(*map(references, value))
+    if not isinstance(value, dict):
+        return set()
+    found = references(list(value.values()))
+    if "Ref" in value:
+        found.add(value["Ref"])
+    if "Fn::GetAtt" in value:
+        attribute = value["Fn::GetAtt"]
+        found.add(attribute if isinstance(attribute, str) else ".".join(attribute))
+    if "Fn::Sub" in value:
+        text, given = value["Fn::Sub"] if isinstance(value["Fn::Sub"], list) else (value["Fn::Sub"], {})
+        found |= {name for name in re.findall(r"\$\{([^}]+)\}", text) if name not in given}
+    return {name for name in found if not name.startswith("AWS::")}
+
+
 def test_a_function_ends_before_the_state_that_waits_for_it(main: Stack) -> None:
     states = json.loads((ROOT / "templates" / "rendered" / "deploy_app.asl.json").read_text())["States"]
     for state in states.values():
