@@ -254,14 +254,22 @@ def test_programs_and_people_are_told_too(
 ) -> None:
     queue = aws.client("sqs").create_queue(QueueName="listener")["QueueUrl"]
     queue_arn = "arn:aws:sqs:us-east-1:123456789012:listener"
+    principal = {"Service": ["events.amazonaws.com", "sns.amazonaws.com"]}
+    allow = {"Effect": "Allow", "Principal": principal, "Action": "sqs:SendMessage", "Resource": queue_arn}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allow]})
+    aws.client("sqs").set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
     aws.client("sns").subscribe(TopicArn=ENVIRONMENT["OUTCOMES_TOPIC_ARN"], Protocol="sqs", Endpoint=queue_arn)
     aws.client("events").put_rule(Name="outcomes", EventPattern=json.dumps({"source": ["deploy-runner"]}))
     aws.client("events").put_targets(Rule="outcomes", Targets=[{"Id": "listener", "Arn": queue_arn}])
 
     report("outcome", deployment, context, failure=None, github_deployment_id=77)
 
-    received = aws.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)["Messages"]
-    bodies = [json.loads(message["Body"]) for message in received]
+    bodies: list[dict[str, Any]] = []
+    for _ in range(20):  # EventBridge delivers later
+        given = aws.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+        bodies += [json.loads(message["Body"]) for message in given.get("Messages", [])]
+        if len(bodies) == 2:
+            break
     [event] = [body for body in bodies if body.get("source") == "deploy-runner"]
     [message] = [body for body in bodies if body.get("Type") == "Notification"]
     assert event["detail-type"] == "Deployment Outcome"
