@@ -336,6 +336,26 @@ def test_what_is_transient_is_tried_again_with_a_token_of_its_own(aws: FakeAws, 
     assert len(set(tokens)) == 2
 
 
+@pytest.mark.parametrize("error", ["Lambda.Unknown", "Sandbox.Timedout", "Runtime.ExitError"])
+def test_a_function_that_was_killed_half_way_is_tried_again(
+    aws: FakeAws, run: Callable[..., Execution], error: str
+) -> None:
+    """GIVEN services that were updated WHEN the function dies THEN their rollouts are waited for all the same."""
+    deploy, killed = aws.functions["DeployService"], list[str]()
+
+    def dies_once(payload: dict[str, Any]) -> Any:
+        if payload["step"] == "update" and not killed:
+            killed.append(error)
+            raise FunctionError(error, "RequestId: 1 Error: Task timed out after 110.00 seconds")
+        return deploy(payload)
+
+    aws.functions["DeployService"] = dies_once
+
+    done = run()
+
+    assert (done.status, killed) == ("SUCCEEDED", [error])
+
+
 @pytest.mark.parametrize("text", ['"cineos"', "null", "[]", "5", '{"x": "{% $uuid() %}"}'])
 def test_any_json_reaches_validation_as_it_is(aws: FakeAws, run: Callable[..., Execution], text: str) -> None:
     aws.functions["ValidateRequest"] = fails("RequestMalformed", "no")

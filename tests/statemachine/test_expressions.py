@@ -119,3 +119,14 @@ def test_expressions_that_machines_may_use_one_day_are_evaluated_as_by_the_refer
     cases += [{"expression": e, "bindings": {}} for e in MORE]
 
     assert differences(cases) == KNOWN_DIFFERENCES
+
+
+def test_an_error_without_a_cause_is_caught_all_the_same() -> None:
+    """AWS gives a time-out's error without a cause; an expression that gives nothing would fail the execution."""
+    caught = [catch for state in fake_aws.definition()["States"].values() for catch in state.get("Catch", [])]
+    found = {e.text for catch in caught for e in asl_checker.expressions(catch) if "errorOutput.Cause" in e.text}
+    assert found
+
+    for expression in found:
+        assert evaluate(expression, {"states": {"errorOutput": {"Error": "States.Timeout"}}}) == ""
+        assert evaluate(expression, {"states": {"errorOutput": {"Error": "E", "Cause": "why"}}}) == "why"
