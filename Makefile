@@ -45,7 +45,9 @@ SHARED = $(wildcard src/deploy_runner/*.py src/deploy_runner/domain/*.py src/dep
 build-%Function: $(ARTIFACT)/.complete
 	cp -R $(ARTIFACT)/. $(ARTIFACTS_DIR) && rm $(ARTIFACTS_DIR)/.complete
 
-$(ARTIFACT)/.complete: requirements-lambda.lock apps.yaml $(SHARED) $(wildcard functions/*.py functions/*/*.py)
+# An allowlist with errors, or roles that lag behind it, are not packaged.
+$(ARTIFACT)/.complete: requirements-lambda.lock apps.yaml $(wildcard templates/*.py) $(SHARED) $(wildcard functions/*.py functions/*/*.py)
+	deploy-runner validate && python -m templates.render --check
 	rm -rf $(ARTIFACT) && mkdir -p $(ARTIFACT)/deploy_runner
 	$(UV) pip install -q --target $(ARTIFACT) --python-platform $(LAMBDA_PLATFORM) --python-version 3.13 \
 	    --only-binary :all: --no-deps --require-hashes -r requirements-lambda.lock
