@@ -48,10 +48,11 @@ build-%Function: $(ARTIFACT)/.complete
 # An allowlist with errors, or roles that lag behind it, are not packaged.
 $(ARTIFACT)/.complete: requirements-lambda.lock apps.yaml $(wildcard templates/*.py) $(SHARED) $(wildcard functions/*.py functions/*/*.py)
 	deploy-runner validate && python -m templates.render --check
-	rm -rf $(ARTIFACT) && mkdir -p $(ARTIFACT)/deploy_runner
-	$(UV) pip install -q --target $(ARTIFACT) --python-platform $(LAMBDA_PLATFORM) --python-version 3.13 \
-	    --only-binary :all: --no-deps --require-hashes -r requirements-lambda.lock
-	cp -R functions apps.yaml $(ARTIFACT)
-	cp -R src/deploy_runner/__init__.py src/deploy_runner/domain src/deploy_runner/github src/deploy_runner/aws $(ARTIFACT)/deploy_runner
-	find $(ARTIFACT) -name __pycache__ -prune -exec rm -rf {} + && rm -rf $(ARTIFACT)/bin $(ARTIFACT)/.lock
-	touch $@
+	@# Made beside its place and then moved there: two builds at once do not see half of each other.
+	mkdir -p build && made=$$(mktemp -d build/made.XXXXXX) && mkdir $$made/deploy_runner && \
+	$(UV) pip install -q --target $$made --python-platform $(LAMBDA_PLATFORM) --python-version 3.13 \
+	    --only-binary :all: --no-deps --require-hashes -r requirements-lambda.lock && \
+	cp -R functions apps.yaml $$made && \
+	cp -R src/deploy_runner/__init__.py src/deploy_runner/domain src/deploy_runner/github src/deploy_runner/aws $$made/deploy_runner && \
+	find $$made -name __pycache__ -prune -exec rm -rf {} + && rm -rf $$made/bin $$made/.lock && \
+	chmod 755 $$made && touch $$made/.complete && rm -rf $(ARTIFACT) && mv $$made $(ARTIFACT)
