@@ -121,6 +121,9 @@ REFUSED: list[tuple[tuple[str, ...], Any]] = [
     ((*APP, "environments"), {}),
     ((*APP, "image_repository"), "Cineos"),
     ((*APP, "image_repository"), "cineos:latest"),
+    ((*APP, "image_repository"), "photographos/cache"),
+    ((*APP, "image_repository"), "deploy-runner/clone"),
+    ((*APP, "image_repository"), "c" * 251),
     ((*APP, "dockerfile"), "../Dockerfile"),
     ((*APP, "dockerfile"), "/etc/passwd"),
     ((*APP, "dockerfile"), "docker/.."),
@@ -211,6 +214,13 @@ def test_what_no_app_sees_alone_is_refused() -> None:
         load(yaml.safe_dump(file))
     assert "must not push to the image repository of cineos" in str(raised.value)
     assert "must not deploy to the service of cineos" in str(raised.value)
+
+
+def test_build_arguments_that_no_task_would_take_are_refused() -> None:
+    """ECS takes 8,192 characters of overrides in all, however many arguments they are."""
+    assert loads(changed((*APP, "build_args"), {f"A{number}": "v" * 1000 for number in range(3)}))
+    with pytest.raises(AllowlistInvalid, match="at most 4096 characters in all"):
+        load(yaml.safe_dump(changed((*APP, "build_args"), {f"A{number}": "v" * 1000 for number in range(5)})))
 
 
 def test_a_frozen_environment_is_frozen_for_every_app() -> None:

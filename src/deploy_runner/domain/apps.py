@@ -5,6 +5,7 @@ test holds the two together.
 """
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ ECS_NAME = r"[A-Za-z0-9_-]{1,255}"
 # docs.aws.amazon.com/AmazonECR/latest/APIReference/API_CreateRepository.html
 IMAGE_REPOSITORY = r"([a-z0-9]+([._-][a-z0-9]+)*/)*[a-z0-9]+([._-][a-z0-9]+)*"
 PATH = r"[A-Za-z0-9._][A-Za-z0-9._/-]*"
+# A task's overrides have at most 8,192 characters of JSON; half of them is for what else they hold:
+# docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html
+MAX_BUILD_ARGUMENTS = 4_096
 BUILD_ARGUMENT = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 GLOB = r"[A-Za-z0-9._/*@+=#%-]{1,200}"
 LOGIN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}(\[bot\])?"
@@ -456,7 +460,11 @@ def _repository(value: _Value) -> Repository:
 
 
 def _image_repository(value: _Value) -> str:
-    return value.text(IMAGE_REPOSITORY, "the name of an ECR repository", "Lower case, without registry and tag")
+    name = value.text(IMAGE_REPOSITORY, "the name of an ECR repository", "Lower case, without registry and tag", 250)
+    if name.endswith("/cache") or name.startswith("deploy-runner/"):
+        rule = "must not be one that another app's builds, or the deploy runner's own images, are in"
+        value.problem(rule, "NAME/cache holds the layers of NAME, deploy-runner/ our images: choose another name")
+    return name
 
 
 def _path(value: _Value) -> str:
@@ -473,7 +481,12 @@ def _build_args(value: _Value) -> tuple[tuple[str, str], ...]:
         "Write one line of text in quotes, at most 1000 characters; never a secret, it stands in the image's history"
     )
     given = value.mapping(BUILD_ARGUMENT, rule, limit=100)
-    return tuple((key, given[key].text(r"[^\x00-\x1f\x7f]*", "text", remedy, 1000)) for key in sorted(given))
+    arguments = tuple((key, given[key].text(r"[^\x00-\x1f\x7f]*", "text", remedy, 1000)) for key in sorted(given))
+    characters = len(json.dumps([f"--build-arg={key}={text}" for key, text in arguments]))
+    if characters > MAX_BUILD_ARGUMENTS:
+        rule = f"must have at most {MAX_BUILD_ARGUMENTS} characters in all, as JSON"
+        value.problem(rule, "Write what is long into a file of the repository", str(characters))
+    return arguments
 
 
 def _environment(name: str, value: _Value, shared: _Record, target: Target) -> Environment:
