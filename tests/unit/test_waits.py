@@ -130,6 +130,22 @@ def test_what_is_read_right_after_the_update_may_be_old(run: Run) -> None:
     assert len(naps) == 3
 
 
+def test_a_rollout_without_tasks_may_have_ended_before_its_token_was_stored(run: Run) -> None:
+    """GIVEN readings that still say in progress WHEN no event comes any more THEN they are read again all the same."""
+    naps = run.naps
+
+    class Late(FakeEcs):
+        def list_service_deployments(self, **given: Any) -> dict[str, Any]:
+            self.service_deployments[0]["status"] = "SUCCESSFUL" if len(naps) >= 3 else "IN_PROGRESS"
+            return super().list_service_deployments(**given)
+
+    run.fake.add_rollout(run.wait.rollouts[0].task_definition, "IN_PROGRESS")
+    run.fake.services["cineos"]["desiredCount"] = 0
+    run.fake.__class__ = Late
+    assert run.settle() == Succeeded("not exercised: the service's desired count is 0")
+    assert len(naps) == 3
+
+
 def test_an_event_that_says_it_ended_is_read_again_until_ecs_says_so_too(run: Run) -> None:
     new = run.wait.rollouts[0].task_definition
     run.fake.add_rollout(new, "IN_PROGRESS")

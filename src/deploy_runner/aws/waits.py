@@ -140,8 +140,8 @@ def settle(
 ) -> Verdict:
     """Read the rollouts of a stored wait; if they have a verdict, answer its token and forget it. Return the verdict.
 
-    `ended` is the ARN of a service of which an event said that it ended. While ECS says otherwise, or does not know our
-    revision yet, what was read is old and is read again for some seconds.
+    `ended` is the ARN of a service of which an event said that it ended. While ECS says otherwise, does not know our
+    revision yet, or has no task to start, what was read may be old and is read again for some seconds.
     """
     for pause in (*READ_AGAIN_AFTER, None):
         seen = [(rollout, observe(clients.ecs, rollout)) for rollout in wait.rollouts]
@@ -157,8 +157,10 @@ def settle(
 
 
 def _may_be_old(seen: Sequence[tuple[Rollout, Observed]], verdicts: Sequence[Verdict], ended: str | None) -> bool:
+    # With no task to start, a rollout ends before its token is stored: its last event found no one who waits.
     return any(
-        isinstance(found, Pending) and (rollout.service_arn == ended or not is_visible(rollout, observed))
+        isinstance(found, Pending)
+        and (rollout.service_arn == ended or not is_visible(rollout, observed) or observed.desired == 0)
         for (rollout, observed), found in zip(seen, verdicts, strict=True)
     )
 
