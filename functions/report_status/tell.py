@@ -61,18 +61,21 @@ def everyone(
     arn, started_at = execution["arn"], execution["started_at"]
     told = report(deployment, outcome, arn, started_at)
     channels: dict[str, Callable[[], object]] = {"events": lambda: _event(told, arn), "topic": lambda: _topic(told)}
-    if deployment:
-        channels |= {
-            "github deployment": lambda: _github_deployment(deployment, github_deployment_id, told, execution),
-            "github check run": lambda: _check_run(deployment, told, arn),
-        }
+    if not deployment:
+        return _try(channels)
+    ended_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    end = {"verdict": outcome.verdict, "error": outcome.error or None, "cause": outcome.cause or None}
+    end |= {"started_at": started_at, "ended_at": ended_at}
+
+    def keep(**more: str) -> None:
+        record(client("dynamodb"), _table(), deployment, **end, **more)
+
+    # GitHub comes last: where it is so slow that the function is stopped, all others know already.
+    channels = {"history": keep, **channels}
+    channels["github deployment"] = lambda: _github_deployment(deployment, github_deployment_id, told, execution)
+    channels["github check run"] = lambda: _check_run(deployment, told, arn)
     failed = _try(channels)
-    if deployment:
-        end = {"error": outcome.error or None, "cause": outcome.cause or None, "unreported": ",".join(failed) or None}
-        ended_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        end |= {"verdict": outcome.verdict, "started_at": started_at, "ended_at": ended_at}
-        failed |= _try({"history": lambda: record(client("dynamodb"), _table(), deployment, **end)})
-    return failed
+    return failed | _try({"history": lambda: keep(unreported=",".join(failed))}) if failed else failed
 
 
 def _try(channels: Mapping[str, Callable[[], object]]) -> dict[str, str]:

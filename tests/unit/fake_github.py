@@ -13,7 +13,7 @@ class FakeGitHub:
         self.branches = {"main": SHA, "experiment": SHA}
         self.conclusions: dict[str, str | None] = {"tests": "success"}
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def get_repository(self, repository: str) -> Repository:
         return Repository(self.repository_id, repository, "main", True)

@@ -249,6 +249,16 @@ def test_github_that_does_not_answer_changes_no_outcome(
     assert [what for what, _ in github.calls] == ["deployment", "status", "status", "check run"]
 
 
+def test_a_function_that_is_stopped_while_github_hangs_has_kept_the_verdict(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    report("queued", deployment, context)
+    github.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        report("outcome", deployment, context, failure=None, github_deployment_id=77)
+    assert history(aws)["verdict"] == "SUCCEEDED"
+
+
 def test_programs_and_people_are_told_too(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
