@@ -19,8 +19,9 @@ class FakeGitHub:
         return Repository(self.repository_id, repository, "main", True)
 
     def resolve_ref(self, repository: str, ref: str) -> ResolvedRef | None:
-        if ref in self.branches:
-            return ResolvedRef("branch", ref, self.branches[ref])
+        name = ref.removeprefix("refs/heads/")
+        if name in self.branches:
+            return ResolvedRef("branch", name, self.branches[name])
         return ResolvedRef("commit", ref, ref) if ref in self.branches.values() else None
 
     def list_branches(self, repository: str) -> Any:

@@ -82,6 +82,18 @@ def test_a_branch_that_looks_like_a_sha_does_not_hide(github: Running, clone: Cl
     assert github.client().resolve_ref(NAME, name) == ResolvedRef("branch", name, head(clone))
 
 
+def test_a_branch_named_as_a_tag_does_not_hide_it_from_who_says_which(github: Running, clone: Clone) -> None:
+    released, ask = head(clone), github.client().resolve_ref
+    clone.git("tag", "v1")
+    clone.git("checkout", "-q", "-b", "v1")
+    other = clone.commit("on a branch that is called v1 too")
+    clone.push("refs/tags/v1", "refs/heads/v1")
+    assert ask(NAME, "v1") == ask(NAME, "refs/heads/v1") == ResolvedRef("branch", "v1", other)
+    assert ask(NAME, "refs/tags/v1") == ResolvedRef("tag", "v1", released)
+    for nothing in ("refs/tags/main", "refs/heads/v2", "refs/pull/1/head", "refs/main"):
+        assert ask(NAME, nothing) is None, nothing
+
+
 def test_an_older_servers_list_of_refs_is_no_ref() -> None:
     refs = [{"ref": "refs/heads/main2", "object": {"type": "commit", "sha": "a" * 40}}]
     with scripted((200, {}, refs)) as server:

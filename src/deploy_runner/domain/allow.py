@@ -55,7 +55,10 @@ class Facts(Protocol):
         """Return the numeric id behind the repository's name, None where there is none."""
 
     def resolve(self, ref: str) -> ResolvedRef | None:
-        """Return what a branch, tag or full SHA stands for, None where there is none."""
+        """Return what a branch, tag or full SHA stands for, None where there is none.
+
+        `refs/heads/NAME` and `refs/tags/NAME` stand for a branch and a tag alone.
+        """
 
     def branch_containing(self, sha: str, globs: Sequence[str]) -> str | None:
         """Return a branch that matches a glob and whose history has the commit, None where there is none."""
@@ -121,16 +124,13 @@ def check_repository(app: App, repository_id: int | None) -> None:
 
 def _allowed_commit(app: App, environment: Environment, ref: str, facts: Facts) -> tuple[str, str]:
     """Return the SHA that may be deployed and why."""
-    wanted, name = "", ref
-    for kind, prefix in (("branch", "refs/heads/"), ("tag", "refs/tags/")):
-        if ref.startswith(prefix):
-            wanted, name = kind, ref.removeprefix(prefix)
-    resolved = facts.resolve(name)
-    if resolved is None or (wanted and resolved.kind != wanted):
+    resolved = facts.resolve(ref)
+    if resolved is None:
         remedy = "Name a branch, a tag or a full SHA of 40 hex digits that is pushed there"
         raise RefNotFound(f"The ref must be in {app.repository.name}", ref, remedy)
     if not SHA.fullmatch(resolved.sha):
         raise RefNotFound("GitHub must resolve the ref to a full SHA", resolved.sha, "Name another ref")
+    name = resolved.name
     if resolved.kind == "commit":
         return resolved.sha, _why_commit_allowed(app, environment, resolved.sha, facts)
     if SHA.fullmatch(name):

@@ -92,14 +92,18 @@ class GitHub:
     def resolve_ref(self, repository: str, ref: str) -> ResolvedRef | None:
         """Return what a branch, tag or full SHA stands for, in this order; None where there is none.
 
-        A full SHA is looked up as a branch and tag too, so that one of that name does not go unseen.
+        `refs/heads/NAME` is a branch and `refs/tags/NAME` a tag, whatever else bears the name. A full SHA is looked up
+        as a branch and tag too, so that one of that name does not go unseen.
         """
         for kind, folder in (("branch", "heads"), ("tag", "tags")):
-            found = self._try(repository, CONTENTS, "git", "ref", f"{folder}/{ref}")
+            if ref.startswith("refs/") and not ref.startswith(f"refs/{folder}/"):
+                continue
+            name = ref.removeprefix(f"refs/{folder}/")
+            found = self._try(repository, CONTENTS, "git", "ref", f"{folder}/{name}")
             # An older server answers with every ref that starts so.
-            if isinstance(found, Mapping) and found.get("ref") == f"refs/{folder}/{ref}":
+            if isinstance(found, Mapping) and found.get("ref") == f"refs/{folder}/{name}":
                 sha = self._peel(repository, found["object"])
-                return ResolvedRef(kind, ref, sha) if sha else None
+                return ResolvedRef(kind, name, sha) if sha else None
         if _is_sha(ref) and self._try(repository, CONTENTS, "git", "commits", ref) is not None:
             return ResolvedRef("commit", ref, ref)
         return None

@@ -30,7 +30,7 @@ class RepositoryFacts:
         return found.id
 
     def resolve(self, ref: str) -> ResolvedRef | None:
-        """Return what a branch, tag or full SHA stands for."""
+        """Return what a branch, tag or full SHA stands for; refs/heads/ and refs/tags/ say which is meant."""
         return self._github.resolve_ref(self._repository, ref)
 
     def branch_containing(self, sha: str, globs: Sequence[str]) -> str | None:
@@ -52,8 +52,8 @@ class RepositoryFacts:
     def _matching(self, globs: Sequence[str]) -> Iterator[Branch]:
         if not any("*" in glob for glob in globs):
             for name in globs:
-                found = self._github.resolve_ref(self._repository, name)
-                if found is not None and found.kind == "branch":
+                found = self._github.resolve_ref(self._repository, f"refs/heads/{name}")
+                if found is not None:
                     yield Branch(name, found.sha)
             return
         matching = [b for b in self._github.list_branches(self._repository) if first_match(globs, b.name)]
