@@ -66,7 +66,7 @@ def parse_request(given: object) -> Request:
     if problems:
         more = f" (and {len(problems) - MAX_PROBLEMS} more)" if len(problems) > MAX_PROBLEMS else ""
         rule = "The request is malformed: " + "; ".join(problems[:MAX_PROBLEMS]) + more
-        raise RequestMalformed(rule, remedy="Correct the execution input; the contract is in the guide on requests")
+        raise RequestMalformed(rule, remedy="Correct the execution input; the README shows its form under `A request`")
     return Request(app, environment, ref, str(action), source, requested_by)
 
 
