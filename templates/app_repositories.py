@@ -26,7 +26,7 @@ def build(config: Config) -> Template:
                 ImageTagMutability="IMMUTABLE" if name in immutable else "MUTABLE",
                 RepositoryPolicyText=_pulled_by(config, name),
                 Tags=Tags({"deploy-runner:kind": "app-images"}),
-                DeletionPolicy="Retain",
+                DeletionPolicy="RetainExceptOnCreate",
                 UpdateReplacePolicy="Retain",
             )
         )
@@ -36,7 +36,7 @@ def build(config: Config) -> Template:
                 RepositoryName=f"{name}/cache",
                 LifecyclePolicy=LifecyclePolicy(LifecyclePolicyText=expire_after(CACHE_DAYS)),
                 Tags=Tags({"deploy-runner:kind": "build-cache"}),
-                DeletionPolicy="Retain",
+                DeletionPolicy="RetainExceptOnCreate",
                 UpdateReplacePolicy="Retain",
             )
         )

@@ -59,7 +59,6 @@ def build(config: Config) -> Template:
         Cluster(
             "Cluster",
             ClusterName="deploy-runner",
-            CapacityProviders=["FARGATE"],
             ClusterSettings=[ClusterSetting(Name="containerInsights", Value="disabled")],
         )
     )
@@ -80,7 +79,7 @@ def build(config: Config) -> Template:
             RepositoryName="deploy-runner/clone",
             ImageScanningConfiguration=ImageScanningConfiguration(ScanOnPush=True),
             LifecyclePolicy=LifecyclePolicy(LifecyclePolicyText=keep_newest(20)),
-            DeletionPolicy="Retain",
+            DeletionPolicy="RetainExceptOnCreate",
             UpdateReplacePolicy="Retain",
         )
     )
@@ -153,7 +152,7 @@ def _add_kind(template: Template, title: str, kind: str, condition: str | None =
             f"{title}Logs",
             LogGroupName=f"/deploy-runner/{kind}",
             RetentionInDays=Ref("LogRetentionDays"),
-            DeletionPolicy="Retain",
+            DeletionPolicy="RetainExceptOnCreate",
             UpdateReplacePolicy="Retain",
             **only,
         )
@@ -166,7 +165,7 @@ def _add_kind(template: Template, title: str, kind: str, condition: str | None =
             f"{title}ExecutionRole",
             Path=PATH,
             RoleName=f"deploy-runner-{kind}-execution",
-            AssumeRolePolicyDocument=trust_ecs_tasks(),
+            AssumeRolePolicyDocument=trust_ecs_tasks(execution=True),
             **only,
         )
     )
@@ -275,12 +274,19 @@ def _deny_data() -> dict[str, Any]:
         "Action": [
             "dynamodb:BatchGetItem",
             "dynamodb:GetItem",
+            "dynamodb:GetRecords",
+            "dynamodb:PartiQLSelect",
             "dynamodb:Query",
             "dynamodb:Scan",
+            "ec2:GetPasswordData",
             "logs:FilterLogEvents",
             "logs:GetLogEvents",
+            "logs:GetLogRecord",
+            "logs:GetQueryResults",
+            "logs:StartLiveTail",
             "logs:StartQuery",
             "secretsmanager:GetSecretValue",
+            "sqs:ReceiveMessage",
             "ssm:GetParameter",
             "ssm:GetParameterHistory",
             "ssm:GetParameters",

@@ -38,7 +38,7 @@ def build(config: Config) -> Template:
             Url=f"https://{ISSUER}",
             ClientIdList=[AUDIENCE],
             Condition="MakesProvider",
-            DeletionPolicy="Retain",  # other roles may have come to trust it
+            DeletionPolicy="RetainExceptOnCreate",  # other roles may have come to trust it
             UpdateReplacePolicy="Retain",
         )
     )

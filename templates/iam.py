@@ -29,15 +29,12 @@ def trust(principal: dict[str, Any], conditions: dict[str, Any], action: str = "
     return document({"Effect": "Allow", "Action": action, "Principal": principal, "Condition": conditions})
 
 
-def trust_ecs_tasks() -> dict[str, Any]:
-    """Return the trust policy of a task's or execution role, against the confused deputy.
+def trust_ecs_tasks(*, execution: bool = False) -> dict[str, Any]:
+    """Return the trust policy of a task's role or of an execution role, against the confused deputy.
 
-    docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html names aws:SourceArn for tasks' roles alone.
     """
-    return trust(
-        {"Service": ECS_TASKS},
-        {
-            "StringEquals": {"aws:SourceAccount": Sub("${AWS::AccountId}")},
-            "ArnLike": {"aws:SourceArn": arn("ecs", "*")},
-        },
-    )
+    conditions = {"StringEquals": {"aws:SourceAccount": Sub("${AWS::AccountId}")}}
+    if not execution:
+        conditions["ArnLike"] = {"aws:SourceArn": arn("ecs", "*")}
+    return trust({"Service": ECS_TASKS}, conditions)

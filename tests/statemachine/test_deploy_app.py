@@ -24,7 +24,7 @@ DEPLOYMENT: dict[str, Any] = {
         "task_definition": "arn:aws:ecs:us-east-1:123456789012:task-definition/docker-builder-arm64:3",
         "task_role": "arn:aws:iam::123456789012:role/deploy-runner/push/cineos",
         "clone_command": ["--repository", "lightwave-media/cineos", "--sha", SHA],
-        "kaniko_command": ["--context=dir:///workspace/source", "--build-arg=GREETING=it's \"fine\"\nreally"],
+        "kaniko_command": ["--context=dir:///deploy-runner/source", "--build-arg=GREETING=it's \"fine\"\nreally"],
         "environment": [{"Name": "APP_NAME", "Value": "cineos"}, {"Name": "GIT_REF", "Value": SHA}],
     },
     "target": {"cluster": "dev", "services": [{"name": "cineos", "containers": ["app"]}]},

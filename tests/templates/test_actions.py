@@ -42,6 +42,11 @@ def resource_types(action: str) -> dict[str, str]:
     return {name: resources[name]["arn"] for name in privilege(action)["resource_types"] if name}
 
 
+def resource_keys(action: str, kind: str) -> list[str]:
+    """The condition keys of a resource type of an action's service."""
+    return list(authorization()[action.partition(":")[0]]["resources"][kind]["condition_keys"])
+
+
 def fits(resource: str, format_: str) -> bool:
     """Whether a policy's resource can name resources of this form: whether some ARN matches both."""
     own = {"Partition": "aws", "Region": REGION, "Account": ACCOUNT}

@@ -6,7 +6,7 @@ from moto.cloudformation.exceptions import ValidationError
 from .stacks import ACCOUNT, REQUIRED, Stack, arn, packaged
 
 KANIKO = "ghcr.io/osscontainertools/kaniko@sha256:4ea0e7301e3f6806de15150e4982c73018351e28c1dca6947bd3b4afb5ae3c60"
-WORKSPACE = [{"SourceVolume": "workspace", "ContainerPath": "/workspace", "ReadOnly": False}]
+WORKSPACE = [{"SourceVolume": "workspace", "ContainerPath": "/deploy-runner", "ReadOnly": False}]
 LOGS = {
     "LogDriver": "awslogs",
     "Options": {
@@ -106,8 +106,11 @@ def test_nothing_comes_in_from_the_network(main: Stack) -> None:
 def test_what_outlives_the_stack(everything: Stack) -> None:
     for stack in everything.all():
         for name, resource in stack.resources.items():
-            kept = resource["Type"] in ("AWS::ECS::TaskDefinition", "AWS::ECR::Repository", "AWS::DynamoDB::Table")
-            if kept:
-                assert (resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")) == ("Retain", "Retain"), (
-                    name
-                )
+            policies = resource.get("DeletionPolicy"), resource.get("UpdateReplacePolicy")
+            if resource["Type"] == "AWS::ECS::TaskDefinition":
+                assert policies == ("Retain", "Retain"), name
+            # A first deployment that fails takes these with it, or the next would find their names taken.
+            elif resource["Type"] in ("AWS::ECR::Repository", "AWS::DynamoDB::Table", "AWS::IAM::OIDCProvider"):
+                assert policies == ("RetainExceptOnCreate", "Retain"), name
+            elif not resource["Type"].endswith("Version"):  # SAM retains what it publishes
+                assert policies[0] in (None, "Delete", "RetainExceptOnCreate"), name

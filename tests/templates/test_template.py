@@ -185,13 +185,19 @@ def test_ecs_events_reach_the_alias_and_are_not_lost(main: Stack) -> None:
     assert permission["SourceArn"] == arn("events", "rule/RolloutEvents")
 
 
+def test_an_event_that_the_function_cannot_handle_is_kept(main: Stack) -> None:
+    (config,) = main.of_type("AWS::Lambda::EventInvokeConfig").values()
+    assert (config["FunctionName"], config["Qualifier"]) == ("deploy-runner-watch-rollout", "live")
+    queue = arn("sqs", "deploy-runner-lost-rollout-events")
+    assert config["DestinationConfig"] == {"OnFailure": {"Destination": queue}}
+
+
 def test_the_table(main: Stack) -> None:
     table = main.resources["DeploymentsTable"]["Properties"]
 
     assert [key["AttributeName"] for key in table["KeySchema"]] == ["pk", "sk"]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
     assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-    assert table["DeletionProtectionEnabled"] is True
 
 
 def test_every_log_group_ends_some_day(everything: Stack) -> None:

@@ -174,5 +174,5 @@ def test_the_builder_is_that_of_the_architecture_and_pushes_as_the_app(allowlist
     }  # fmt: skip
     assert built["build"]["clone_command"] == [
         "--repository", "lightwave-media/cineos", "--repository-id", "1001", "--sha", SHA,
-        "--directory", "/workspace/source",
+        "--directory", "/deploy-runner/source",
     ]  # fmt: skip

@@ -12,7 +12,9 @@ from typing import Any
 from deploy_runner.domain.apps import App, Environment
 from deploy_runner.domain.request import Request
 
-WORKSPACE = "/workspace"
+# A mount, so Kaniko leaves what is below it out of the image (GoogleContainerTools/kaniko#464): a name that no app's
+# Dockerfile uses, as many would use /workspace.
+WORKSPACE = "/deploy-runner"
 SOURCE_DIRECTORY = f"{WORKSPACE}/source"
 
 
