@@ -17,7 +17,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     if event["step"] == "queued":
         count("DeploymentsQueued")
         return {"github_deployment_id": tell.queued(deployment, execution)}
-    outcome = tell.outcome(deployment, event["failure"])
+    outcome = tell.outcome(deployment, event["failure"], event.get("note"))
     count(f"Deployments{outcome.verdict.title().replace('_', '')}")
     logger.info("ended", extra={"verdict": outcome.verdict, "error": outcome.error, "cause": outcome.cause})
     for channel, error in tell.everyone(deployment, event.get("github_deployment_id"), outcome, execution).items():

@@ -44,14 +44,17 @@ def _open(deployment: Deployment, execution: Mapping[str, str]) -> int:
     return made
 
 
-def outcome(deployment: Deployment | None, failure: object) -> Outcome:
-    """Return the outcome for the state machine's `failure`, with the last log line of a runner task that failed."""
+def outcome(deployment: Deployment | None, failure: object, note: object = None) -> Outcome:
+    """Return the outcome for the state machine's `failure`, with the last log line of a runner task that failed.
+
+    `note` is what a person should know of a success.
+    """
     container = failed_container(failure)
     line = ""
     if container and container.name:
         stream = f"{container.kind}/{container.name}/{container.task_id}"
         line = redacted(last_line(client("logs"), f"/deploy-runner/{container.kind}", stream))
-    return outcome_of(failure, (deployment or {}).get("timeouts"), line)
+    return outcome_of(failure, (deployment or {}).get("timeouts"), line, note)
 
 
 def everyone(

@@ -284,6 +284,19 @@ def test_a_rollout_that_fails_says_why(aws: FakeAws, run: Callable[..., Executio
     assert (done.status, done.error, done.cause) == ("FAILED", "RolloutRolledBack", f"told: {cause}")
 
 
+def test_what_a_person_should_know_of_a_success_is_told(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    sfn, note = aws.client("stepfunctions"), "not exercised: the service's desired count is 0"
+
+    def watch(payload: dict[str, Any]) -> None:
+        answer = {"taskToken": payload["task_token"], "output": json.dumps({"verdict": "SUCCEEDED", "note": note})}
+        threading.Timer(0.1, sfn.send_task_success, kwargs=answer).start()
+
+    aws.functions["WatchRollout"] = watch
+
+    assert run().status == "SUCCEEDED"
+    assert aws.called("ReportStatus")[-1]["note"] == note
+
+
 def test_a_rollout_without_a_verdict_times_out_and_its_token_is_dead(
     aws: FakeAws, run: Callable[..., Execution]
 ) -> None:

@@ -129,6 +129,7 @@ REFUSED: list[tuple[tuple[str, ...], Any]] = [
     ((*APP, "dockerfile"), "docker/.."),
     ((*APP, "context"), "--option"),
     ((*APP, "build_args"), {"A-B": "1"}),
+    ((*APP, "environments", "dev", "services"), {f"{'s' * 200}{n}": ["app"] for n in range(10)}),
     ((*APP, "build_args"), {"A": 1}),
     ((*APP, "build_args"), {"A": "two\nlines"}),
     ((*APP, "build_args"), ["A=1"]),

@@ -120,6 +120,12 @@ def test_the_console_is_that_of_the_partition() -> None:
         ("using AKIAABCDEFGHIJKLMNOP", "using ***"),
         ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
         ("DB_PASSWORD=hunter2 is wrong", "DB_PASSWORD=*** is wrong"),
+        ("postgres://u:p@ss@host/x", "postgres://u:***@host/x"),
+        ("Authorization: Basic YWxhZGRpbjpvcGVu", "Authorization: Basic ***"),
+        ("Pwd=hunter22", "Pwd=***"),
+        ("password='a b c d' refused", "password=*** refused"),
+        ("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "got ***"),
+        ("key sk_live_0123456789abcdef", "key ***"),
         ("KeyError: 'DATABASE_URL'", "KeyError: 'DATABASE_URL'"),
         ("SyntaxError: unexpected token '<'", "SyntaxError: unexpected token '<'"),
         ("secret not found", "secret not found"),
@@ -127,3 +133,16 @@ def test_the_console_is_that_of_the_partition() -> None:
 )
 def test_known_kinds_of_secrets_are_hidden_in_log_lines(line: str, hidden: str) -> None:
     assert redacted(line) == hidden
+
+
+def test_what_should_be_known_of_a_success_is_told() -> None:
+    note = "not exercised: the service's desired count is 0"
+    assert outcome_of(None, note=note) == Outcome("SUCCEEDED", cause=note)
+    assert outcome_of(None, note={"not": "text"}) == Outcome("SUCCEEDED")
+
+
+def test_only_what_apps_yaml_limits_is_to_be_raised_there() -> None:
+    late = {"error": "States.Timeout", "cause": ""}
+    limits = {"build": 60, "rollout": 60}
+    assert "apps.yaml" in outcome_of({"state": "BuildImage", **late}, limits).cause
+    assert "apps.yaml" not in outcome_of({"state": "FindImage", **late}, limits).cause

@@ -36,6 +36,7 @@ PATH = r"[A-Za-z0-9._][A-Za-z0-9._/-]*"
 # A task's overrides have at most 8,192 characters of JSON; half of them is for what else they hold:
 # docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html
 MAX_BUILD_ARGUMENTS = 4_096
+MAX_SERVICES = 2_000  # they are told to runner tasks, in the same overrides
 BUILD_ARGUMENT = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 GLOB = r"[A-Za-z0-9._/*@+=#%-]{1,200}"
 LOGIN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}(\[bot\])?"
@@ -512,6 +513,10 @@ def _environment(name: str, value: _Value, shared: _Record, target: Target) -> E
 def _services(value: _Value) -> tuple[Service, ...]:
     remedy = "Write the names of the containers that run the image, as in [app]"
     given = value.mapping(ECS_NAME, "letters, digits, hyphens and underscores, at most 255", 1, 255)
+    characters = len(",".join(given))
+    if characters > MAX_SERVICES:
+        rule = f"must name services with at most {MAX_SERVICES} characters in all"
+        value.problem(rule, "Make two apps of it, or give them shorter names", str(characters))
     return tuple(
         Service(name, containers.texts(ECS_NAME, "the name of a container", remedy, at_least=1))
         for name, containers in given.items()

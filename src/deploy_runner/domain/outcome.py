@@ -36,13 +36,16 @@ class FailedContainer:
     reason: str
 
 
-def outcome_of(failure: object, timeouts: Mapping[str, Any] | None = None, log_line: str = "") -> Outcome:
+def outcome_of(
+    failure: object, timeouts: Mapping[str, Any] | None = None, log_line: str = "", note: object = None
+) -> Outcome:
     """Return the outcome for the state machine's `failure` (null or state, error, cause). Total over anything.
 
-    `timeouts` are the deployment's, in seconds; `log_line` is the last line of the runner task's log, if there is one.
+    `timeouts` are the deployment's, in seconds; `log_line` is the last line of the runner task's log, if there is one;
+    `note` is what a person should know of a success, and becomes its cause.
     """
     if failure is None:
-        return Outcome(SUCCEEDED)
+        return Outcome(SUCCEEDED, cause=one_line(_text(note), MAX_CAUSE))
     if not isinstance(failure, Mapping):
         return Outcome(FAILED, "Unknown", "The state machine gave no failure that can be read.")
     state, error = _text(failure.get("state")), _text(failure.get("error")) or "Unknown"
@@ -90,9 +93,10 @@ def _cause(state: str, error: str, failure: Mapping[Any, Any], timeouts: Mapping
             "BuildImage": ("The build", timeouts.get("build")),
             "WaitForStable": ("The rollout", timeouts.get("rollout")),
         }.get(state, (state or "A state", None))
-        limit = f"{seconds} s" if isinstance(seconds, int | float) else "its time"
+        if not isinstance(seconds, int | float):
+            return one_line(f"{what} did not end within its time. Look at its log, and deploy again.", MAX_CAUSE)
         return one_line(
-            f"{what} did not end within {limit}. Raise `timeouts` in apps.yaml if that is too short.", MAX_CAUSE
+            f"{what} did not end within {seconds} s. Raise `timeouts` in apps.yaml if that is too short.", MAX_CAUSE
         )
     container = failed_container(failure)
     if container is not None:

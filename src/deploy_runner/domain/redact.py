@@ -9,12 +9,15 @@ HIDDEN = "***"
 # Passwords in URLs; tokens of GitHub (github.blog/2021-04-05-behind-githubs-new-authentication-token-formats) and AWS
 # access keys (docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html); bearer tokens; PASSWORD=...
 _SECRETS = re.compile(
-    r"(?P<url>://[^/\s:@]*:)[^\s@]+(?=@)"
+    r"(?P<url>://[^/\s:@]*:)\S+(?=@)"
     r"|\bgh[a-z]_[A-Za-z0-9_]{10,}"
     r"|\bgithub_pat_[A-Za-z0-9_]{10,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
-    r"|(?P<bearer>\b[Bb]earer\s+)[A-Za-z0-9._~+/=-]{8,}"
-    r"|(?P<named>\b\w*(?:password|passwd|secret|token|api_?key)\w*[\"']?\s*[=:]\s*)(?![\"']?\s|$)[\"']?[^\s\"',;]{4,}[\"']?",
+    r"|\beyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]+){1,2}"  # a JSON Web Token
+    r"|\b(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{8,}|\bxox[a-z]-[A-Za-z0-9-]{8,}"
+    r"|(?P<bearer>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
+    r"|(?P<named>\b\w*(?:password|passwd|passphrase|pwd|secret|credential|token|api_?key)\w*[\"']?\s*[=:]\s*)"
+    r"(?:\"[^\"]{4,}\"|'[^']{4,}'|(?![\"']?\s|$)[\"']?[^\s\"',;]{4,}[\"']?)",
     re.IGNORECASE,
 )
 
