@@ -28,6 +28,8 @@ class Machine:
     service_urls: dict[tuple[str, str], str] = field(default_factory=dict)  # (cluster, service) -> loopback URL
     registry_backend_port: int = 0  # of the registry behind ECR's front
     exports: dict[str, str] = field(default_factory=dict)  # what `deploy-runner local env` prints
+    gates: list[Callable[[Any], Any]] = field(default_factory=list)  # each makes of AWS's WSGI application another
+    enforces_iam: bool = False
     _on_stop: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     @property
@@ -54,6 +56,12 @@ class Machine:
     def registry(self) -> str:
         """Host and port of the image registry that ECR hands out."""
         return f"127.0.0.1:{self.registry_port}"
+
+    def gated(self, aws: Any) -> Any:
+        """Return AWS's WSGI application behind every gate."""
+        for gate in self.gates:
+            aws = gate(aws)
+        return aws
 
     def for_container(self, text: str) -> str:
         """Rewrite loopback URLs of this machine in `text` to the address under which containers reach the host."""

@@ -63,7 +63,7 @@ def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) ->
         for name in extensions:
             importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
         aws = DomainDispatcherApplication(create_backend_app)
-        machine.serve(_with_our_pages(aws, machine), port, "AWS")
+        machine.serve(_with_our_pages(machine.gated(aws), machine), port, "AWS")
     except BaseException:
         machine.stop()
         raise
