@@ -129,7 +129,6 @@ REFUSED: list[tuple[tuple[str, ...], Any]] = [
     ((*APP, "dockerfile"), "docker/.."),
     ((*APP, "context"), "--option"),
     ((*APP, "build_args"), {"A-B": "1"}),
-    ((*APP, "environments", "dev", "services"), {f"{'s' * 200}{n}": ["app"] for n in range(10)}),
     ((*APP, "build_args"), {"A": 1}),
     ((*APP, "build_args"), {"A": "two\nlines"}),
     ((*APP, "build_args"), ["A=1"]),
@@ -228,3 +227,10 @@ def test_a_frozen_environment_is_frozen_for_every_app() -> None:
     file = changed((*ENV, "freeze"), "holidays")
     file["apps"]["cineos"]["environments"]["dev"]["freeze"] = "ours"
     assert load(yaml.safe_dump(file)).apps["cineos"].environments["dev"].freeze == "holidays"
+
+
+def test_more_services_than_a_task_could_be_told_of_are_refused() -> None:
+    few, many = ({f"{'s' * 200}{number}": ["app"] for number in range(count)} for count in (9, 10))
+    assert loads(changed((*IN_APP, "services"), few))
+    with pytest.raises(AllowlistInvalid, match="at most 2000 characters in all"):
+        load(yaml.safe_dump(changed((*IN_APP, "services"), many)))
