@@ -21,7 +21,7 @@ def start(port: int, state_dir: Path, *extensions: str) -> Machine:
     machine = Machine(port=port, state_dir=state_dir, engine=engine)
     for name in extensions:
         importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
-    machine.serve(DomainDispatcherApplication(create_backend_app), port, "AWS")
+    machine.serve(machine.gated(DomainDispatcherApplication(create_backend_app)), port, "AWS")
     return machine
 
 

@@ -1,0 +1,16 @@
+"""IAM whose policies hold: who acts as a role may do what AWS would let it do. A person here is an administrator."""
+
+from moto.core.config import default_user_config
+
+from deploy_runner.local_aws.iam.enforce import Gate
+from deploy_runner.local_aws.machine import Machine
+
+
+def install(machine: Machine) -> None:
+    """Put the gate before AWS, and have AWS's own managed policies there, so that roles can name them as on AWS.
+
+    moto has those, such as AWSLambdaBasicExecutionRole, but does not load them by itself.
+    """
+    default_user_config["iam"] = {"load_aws_managed_policies": True}
+    machine.enforces_iam = True
+    machine.gates.append(Gate)

@@ -1,0 +1,241 @@
+"""Who acts, and whether they may: moto's roles and sessions, held to their policies.
+
+moto's own check (`moto.iam.access_control`) leaves out resources and most conditions, and is off in its server unless
+asked for; no issue upstream covers both.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import iam_backends
+from moto.sts.models import sts_backends
+
+from deploy_runner.local_aws.iam.evaluate import (
+    Asked,
+    Decision,
+    PolicyNotUnderstood,
+    Principal,
+    Value,
+    identity_says,
+    parsed,
+    resource_says,
+)
+from deploy_runner.local_aws.machine import Machine
+
+
+class AccessDenied(Exception):
+    """The text is AWS's message."""
+
+
+class CannotAssume(AccessDenied):
+    """A service of AWS may not act as a role."""
+
+
+class TokenInvalid(Exception):
+    """Temporary credentials that were never handed out, or have expired."""
+
+    def __init__(self, *, expired: bool) -> None:
+        super().__init__(f"The security token included in the request is {'expired' if expired else 'invalid'}.")
+        self.expired = expired
+
+
+@dataclass(frozen=True)
+class Session:
+    """A role's session."""
+
+    account: str
+    role_arn: str
+    name: str
+    policy: str = ""  # the session policy of AssumeRole
+
+    @property
+    def arn(self) -> str:
+        """The session's ARN, which has no path."""
+        partition = self.role_arn.split(":")[1]
+        return f"arn:{partition}:sts::{self.account}:assumed-role/{self.role_arn.rpartition('/')[2]}/{self.name}"
+
+    @property
+    def principal(self) -> Principal:
+        """The session as policies name it."""
+        return Principal(arn=self.arn, role_arn=self.role_arn)
+
+
+def session_of(access_key: str, token: str) -> Session | None:
+    """Return whose temporary credentials these are, None for those of a person. Raises TokenInvalid."""
+    if not access_key.startswith("ASIA") and not token:
+        return None
+    for partitions in list(sts_backends.values()):
+        for backend in list(partitions.values()):
+            found = backend.get_assumed_role_from_access_key(access_key)
+            if found is None:
+                continue
+            if found.session_token != token:
+                raise TokenInvalid(expired=False)
+            if found.expiration.replace(tzinfo=UTC) < datetime.now(UTC):
+                raise TokenInvalid(expired=True)
+            return Session(found.account_id, found.role_arn, found.session_name, found.policy or "")
+    raise TokenInvalid(expired=False)
+
+
+def check(session: Session, needs: Iterable[Asked]) -> None:
+    """Raise AccessDenied unless the session may do all of this."""
+    role = _role(session.role_arn)
+    for asked in needs:
+        whole = Asked(asked.action, asked.resource, {**_everywhere(session, role), **asked.context})
+        reason = _why_not(session, role, whole)
+        if reason:
+            raise AccessDenied(denied(session.arn, asked.action, asked.resource, reason))
+
+
+def denied(who: str, action: str, resource: str, reason: str) -> str:
+    """Return AWS's words: IAM User Guide, "Troubleshoot access denied error messages"."""
+    return f"User: {who} is not authorized to perform: {action} on resource: {resource} {reason}"
+
+
+def _why_not(session: Session, role: Any, asked: Asked) -> str:
+    if role is None:
+        return f"because the role {session.role_arn} does not exist"
+    kinds = [("identity-based policy", _identity_policies(role))]
+    if role.permissions_boundary_arn:
+        kinds.append(("permissions boundary", [_managed(role, role.permissions_boundary_arn)]))
+    if session.policy:
+        kinds.append(("session policy", [session.policy]))
+    try:
+        said = {kind: identity_says([parsed(text) for text in texts], asked) for kind, texts in kinds}
+    except (PolicyNotUnderstood, ValueError) as error:
+        return f"because {error}"
+    for kind, decision in said.items():
+        if decision is Decision.DENY:
+            return f"with an explicit deny in {'an' if kind[0] == 'i' else 'a'} {kind}"
+    missing = [kind for kind, decision in said.items() if decision is Decision.NOTHING]
+    return f"because no {missing[0]} allows the {asked.action} action" if missing else ""
+
+
+def check_assume(session: Session, role_arn: str, context: Mapping[str, Value], action: str = "sts:AssumeRole") -> None:
+    """Raise AccessDenied unless a session may assume a role, by its own policies and the role's trust policy.
+
+    In one account it is enough that the trust policy names the session's role itself.
+    """
+    role = _role(role_arn)
+    own = _everywhere(session, _role(session.role_arn))
+    reason = f"because no resource-based policy allows the {action} action"
+    try:
+        said, itself = _trusts(role, Asked(action, role_arn, {**own, **context}), session.principal)
+    except (PolicyNotUnderstood, ValueError) as error:
+        said, itself, reason = Decision.NOTHING, False, f"because {error}"
+    if said is Decision.DENY:
+        reason = "with an explicit deny in a resource-based policy"
+    same_account = role_arn.split(":")[4] == session.account
+    if said is not Decision.ALLOW or not (itself and same_account):
+        check(session, [Asked(action, role_arn, context)])
+    if said is not Decision.ALLOW:
+        raise AccessDenied(denied(session.arn, action, role_arn, reason))
+
+
+def assume_as_service(
+    machine: Machine, role_arn: str, service: str, source_arn: str, session_name: str, seconds: int
+) -> Any:
+    """Return a role's session (of moto's) for a service of AWS that acts for `source_arn`. Raises CannotAssume.
+
+    aws:SourceArn and aws:SourceAccount: IAM User Guide, "The confused deputy problem".
+    """
+    if machine.enforces_iam and not trusts_service(role_arn, service, source_arn):
+        raise CannotAssume(f"{service} is unable to assume the role {role_arn} for {source_arn}")
+    return sts_backends[machine.account_id]["aws"].assume_role(
+        region_name=machine.region, role_session_name=session_name, role_arn=role_arn, policy="", duration=seconds,
+        external_id="",
+    )  # fmt: skip
+
+
+def trusts_service(role_arn: str, service: str, source_arn: str) -> bool:
+    """Whether a role's trust policy lets a service of AWS assume it, acting for `source_arn`."""
+    context: dict[str, Value] = {
+        "aws:SourceArn": source_arn, "aws:SourceAccount": source_arn.split(":")[4],
+        "aws:PrincipalIsAWSService": "true", "aws:PrincipalServiceName": service, "aws:SourceOrgID": None,
+        "aws:PrincipalArn": None, "sts:ExternalId": None, "aws:PrincipalTag/": None,
+    }  # fmt: skip
+    try:
+        asked = Asked("sts:AssumeRole", role_arn, context)
+        return _trusts(_role(role_arn), asked, Principal(service=service))[0] is Decision.ALLOW
+    except (PolicyNotUnderstood, ValueError):
+        return False
+
+
+def trusts_web_identity(role_arn: str, provider_arn: str, claims: Mapping[str, Value]) -> bool:
+    """Whether a role's trust policy lets in a token of a provider; the claims are condition keys."""
+    known = set(iam_backends[role_arn.split(":")[4]]["aws"].open_id_providers)
+    try:
+        asked = Asked("sts:AssumeRoleWithWebIdentity", role_arn, claims)
+        said, _ = _trusts(_role(role_arn), asked, Principal(federated=provider_arn))
+    except (PolicyNotUnderstood, ValueError):
+        return False
+    return said is Decision.ALLOW and provider_arn in known
+
+
+def refusal(
+    machine: Machine, role_arn: str, session_name: str, action: str, resource: str,
+    context: Mapping[str, Value] | None = None,
+) -> str:  # fmt: skip
+    """Return why a role may not do what a service does as that role, nothing where it may."""
+    if not machine.enforces_iam:
+        return ""
+    try:
+        account = role_arn.split(":")[4] if role_arn.count(":") >= 5 else machine.account_id
+        check(Session(account, role_arn, session_name), [Asked(action, resource, context or {})])
+    except AccessDenied as error:
+        return str(error)
+    return ""
+
+
+def _role(arn: str) -> Any:
+    """Return moto's role of an ARN, None where there is none."""
+    parts = arn.split(":")
+    if len(parts) < 6:
+        return None
+    with contextlib.suppress(NotFoundException):
+        return iam_backends[parts[4]][parts[1]].get_role_by_arn(arn)
+    return None
+
+
+def _trusts(role: Any, asked: Asked, principal: Principal) -> tuple[Decision, bool]:
+    if role is None:
+        return Decision.NOTHING, False
+    text = role.assume_role_policy_document
+    return resource_says(parsed(text if isinstance(text, str) else json.dumps(text)), asked, principal)
+
+
+def _identity_policies(role: Any) -> list[str]:
+    return [*role.policies.values(), *_attached(role)]
+
+
+def _attached(role: Any) -> Iterator[str]:
+    for arn in list(role.managed_policies):
+        yield _managed(role, arn)
+
+
+def _managed(role: Any, arn: str) -> str:
+    policy = iam_backends[role.account_id][role.partition].get_policy(arn)
+    document = next(version.document for version in policy.versions if version.version_id == policy.default_version_id)
+    return document if isinstance(document, str) else json.dumps(document)
+
+
+def _everywhere(session: Session, role: Any) -> dict[str, Value]:
+    """Return the keys that every request of a role's session has: "AWS global condition context keys"."""
+    now = datetime.now(UTC)
+    tags: dict[str, Value] = {f"aws:PrincipalTag/{t['Key']}": t["Value"] for t in (role.tags if role else None) or []}
+    role_id = role.id if role else "AROA"
+    return tags | {
+        "aws:PrincipalTag/": None, "aws:PrincipalArn": session.role_arn, "aws:PrincipalAccount": session.account,
+        "aws:PrincipalType": "AssumedRole", "aws:userid": f"{role_id}:{session.name}", "aws:username": None,
+        "aws:PrincipalIsAWSService": "false", "aws:PrincipalServiceName": None, "aws:PrincipalOrgID": None,
+        "aws:SourceArn": None, "aws:SourceAccount": None, "aws:SourceVpc": None, "aws:SourceVpce": None,
+        "aws:ViaAWSService": "false", "aws:CalledVia": None, "aws:MultiFactorAuthPresent": None,
+        "aws:MultiFactorAuthAge": None, "aws:FederatedProvider": None, "aws:ResourceOrgID": None,
+        "aws:SecureTransport": "true",  # it would be, on AWS's endpoints
+        "aws:CurrentTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "aws:EpochTime": str(int(now.timestamp())),
+    }  # fmt: skip

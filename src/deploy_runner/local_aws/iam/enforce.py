@@ -1,0 +1,206 @@
+"""The gate before AWS's services: a request that is signed with a role's credentials passes if its policies allow it.
+
+It stands before moto, so that no handler of moto or ours can be reached around it.
+"""
+
+import io
+import json
+import logging
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from xml.sax.saxutils import escape
+
+from botocore.exceptions import UnknownServiceError
+from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.request import Request, determine_request_protocol
+from moto.core.routing import get_service_router
+from moto.core.utils import get_service_model
+from werkzeug.wrappers import Response
+
+from deploy_runner.local_aws.iam.authority import (
+    AccessDenied,
+    Session,
+    TokenInvalid,
+    check,
+    check_assume,
+    session_of,
+    trusts_web_identity,
+)
+from deploy_runner.local_aws.iam.requests import Call, needs
+
+log = logging.getLogger(__name__)
+type Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+# The names of services in signatures that botocore's models have under another name.
+_MODELS = {"states": "stepfunctions", "monitoring": "cloudwatch"}
+# The code and status of a refusal where they are not the protocol's. AccessDeniedException is in the "Common Errors"
+# of the services that speak JSON, with status 400; AuthorizationError and status 403 in API_Publish of SNS.
+_CODES = {
+    "lambda": ("AccessDeniedException", 403),
+    "sns": ("AuthorizationError", 403),
+    "sqs": ("AccessDenied", 403),
+    "ec2": ("UnauthorizedOperation", 403),
+}
+_BY_PROTOCOL = {"json": ("AccessDeniedException", 400), "rest-json": ("AccessDeniedException", 403)}
+_OTHERWISE = ("AccessDenied", 403)
+
+
+class Gate:
+    """A WSGI application before AWS's."""
+
+    def __init__(self, aws: Wsgi) -> None:
+        self._aws = aws
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        access_key, token, region, service = _signature(environ)
+        if not access_key:
+            answer = _web_identity(environ)
+            return self._aws(environ, start_response) if answer is None else answer(environ, start_response)
+        try:
+            session = session_of(access_key, token)
+            if session is None:
+                return self._aws(environ, start_response)
+            refused = self._refused(environ, session, service, region)
+        except TokenInvalid as error:
+            refused = _token_refused(environ, service, error)
+        return self._aws(environ, start_response) if refused is None else refused(environ, start_response)
+
+    def _refused(self, environ: dict[str, Any], session: Session, service: str, region: str) -> Response | None:
+        request = _request(environ)
+        operation = _operation_name(request)
+        try:
+            call = _call(request, service, session.account, region)
+            operation = call.operation
+            wanted = needs(call)
+            if wanted is None:
+                reason = f"local AWS has no row for {service}:{operation} in deploy_runner.local_aws.iam.requests"
+                raise AccessDenied(f"User: {session.arn} is not authorized to perform: {service}:{operation}: {reason}")
+            if call.operation == "AssumeRole":
+                for asked in wanted:
+                    check_assume(session, asked.resource, asked.context, asked.action)
+            else:
+                check(session, wanted)
+        except AccessDenied as error:
+            log.info("%s", error)
+            return _error(request, service, str(error))
+        except Exception as error:  # what cannot be read is not let through
+            log.exception("%s of %s could not be checked", operation, service)
+            message = f"User: {session.arn} is not authorized to perform: {service}:{operation}: "
+            return _error(request, service, f"{message}local AWS could not check the request ({error!r})")
+        return None
+
+
+def _signature(environ: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Return access key, session token, region and service of a signed request; of an unsigned one, nothing."""
+    header = environ.get("HTTP_AUTHORIZATION", "")
+    found = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request", header)
+    if found:
+        return found[1], environ.get("HTTP_X_AMZ_SECURITY_TOKEN", ""), found[2], found[3]
+    query = {key.lower(): values[0] for key, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+    scope = query.get("x-amz-credential", "").split("/")
+    if len(scope) == 5:
+        return scope[0], query.get("x-amz-security-token", ""), scope[2], scope[3]
+    return "", "", "", ""
+
+
+def _request(environ: dict[str, Any]) -> Request:
+    """Return the request with its body read, and leave the body to be read once more."""
+    request = Request(environ)
+    body = request.get_data(cache=True, parse_form_data=False)
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    environ["CONTENT_LENGTH"] = str(len(body))
+    copy = Request({**environ, "wsgi.input": io.BytesIO(body)})
+    copy.get_data(cache=True, parse_form_data=True)
+    return copy
+
+
+def _operation_name(request: Request) -> str:
+    target = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+    return str(target or request.values.get("Action") or request.method)
+
+
+def _call(request: Request, service: str, account: str, region: str) -> Call:
+    model: Any = get_service_model(_MODELS.get(service, service))
+    operation, labels = get_service_router(model.service_name).match(request)
+    protocol = determine_request_protocol(model, request.content_type)
+    parser = PROTOCOL_PARSERS[protocol](operation)
+    parameters = parser.parse(
+        {
+            "method": request.method, "values": request.values, "headers": request.headers,
+            "body": request.get_data(), "url_path": request.path, "url_params": labels,
+        }
+    )  # fmt: skip
+    return Call(service, operation.name, parameters, account, region)
+
+
+def _error(request: Request, service: str, message: str, code: str = "", status: int = 0) -> Response:
+    """Return a refusal in the shape of the service's protocol.
+
+    moto's own serializers name errors after the module that raises them, and ours is none of moto's services.
+    """
+    protocol = _protocol(request, service)
+    own_code, own_status = _CODES.get(service, _BY_PROTOCOL.get(protocol, _OTHERWISE))
+    code, status = code or own_code, status or own_status
+    if "json" in protocol:
+        body = json.dumps({"__type": code, "message": message, "Message": message})
+        headers = {"x-amzn-ErrorType": code, "x-amzn-query-error": f"{code};Sender"}
+        return Response(body, status, headers, content_type=request.content_type or "application/json")
+    error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    shapes = {"rest-xml": error, "ec2": f"<Response><Errors>{error}</Errors></Response>"}
+    return Response(shapes.get(protocol, f"<ErrorResponse>{error}</ErrorResponse>"), status, content_type="text/xml")
+
+
+def _protocol(request: Request, service: str) -> str:
+    try:
+        return str(determine_request_protocol(get_service_model(_MODELS.get(service, service)), request.content_type))
+    except (UnknownServiceError, NotImplementedError):
+        return "json" if "json" in (request.content_type or "") else "query"
+
+
+def _token_refused(environ: dict[str, Any], service: str, error: TokenInvalid) -> Response:
+    request = _request(environ)
+    json_spoken = "json" in (request.content_type or "")
+    if error.expired:
+        code = "ExpiredTokenException" if json_spoken else "ExpiredToken"
+    else:
+        code = "UnrecognizedClientException" if json_spoken else "InvalidClientTokenId"
+    return _error(request, service, str(error), code)
+
+
+def _web_identity(environ: dict[str, Any]) -> Response | None:
+    """Hold AssumeRoleWithWebIdentity, which nobody signs, to the role's trust policy and the token's claims.
+
+    Whether the provider signed the token is not looked at: there is none on this machine.
+    """
+    if environ.get("REQUEST_METHOD") != "POST" or environ.get("HTTP_X_AMZ_TARGET"):
+        return None
+    if "form" not in environ.get("CONTENT_TYPE", ""):
+        return None
+    request = _request(environ)
+    if request.values.get("Action") != "AssumeRoleWithWebIdentity":
+        return None
+    role = str(request.values.get("RoleArn"))
+    claims = _claims(str(request.values.get("WebIdentityToken")))
+    issuer = urlsplit(str(claims.get("iss", "")))
+    host = f"{issuer.netloc}{issuer.path}".rstrip("/")
+    account = role.split(":")[4] if role.count(":") >= 5 else ""
+    keys: dict[str, Any] = {f"{host}:{name}": str(value) for name, value in claims.items()}
+    keys |= {"sts:RoleSessionName": request.values.get("RoleSessionName"), "aws:FederatedProvider": host}
+    provider = f"arn:aws:iam::{account}:oidc-provider/{host}"
+    if claims and trusts_web_identity(role, provider, keys):
+        return None
+    message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+    return _error(request, "sts", message)
+
+
+def _claims(token: str) -> dict[str, Any]:
+    try:
+        payload = token.split(".")[1]
+        return dict(json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4))))
+    except (IndexError, ValueError, TypeError):
+        return {}

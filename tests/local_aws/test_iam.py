@@ -1,0 +1,462 @@
+"""IAM in local AWS: what policies say of a request, and that requests of roles are held to it."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto.iam.access_control import IAMPolicy, PermissionResult
+from moto.sts.models import sts_backends
+
+from deploy_runner.local_aws.iam.authority import trusts_service
+from deploy_runner.local_aws.iam.evaluate import (
+    Asked,
+    Decision,
+    PolicyNotUnderstood,
+    Principal,
+    Value,
+    identity_says,
+    resource_says,
+)
+from deploy_runner.local_aws.iam.requests import ROWS, Call, needs
+from deploy_runner.local_aws.machine import Machine
+from tests.templates import test_actions as reference
+from tests.templates.stacks import REQUIRED, Stack, arn, documents, packaged, trusts
+
+from . import light
+
+PORT = 4785
+ALLOW, DENY, NOTHING = Decision.ALLOW, Decision.DENY, Decision.NOTHING
+SERVICE = arn("ecs", "service/dev/cineos")
+KEYS: dict[str, Value] = {
+    "aws:ResourceTag/": None, "aws:ResourceTag/env": "dev", "aws:PrincipalTag/": None, "aws:PrincipalTag/team": "a*b",
+    "aws:SourceIp": "10.1.2.3", "aws:TagKeys": ["one", "two"], "aws:CurrentTime": "2026-08-01T10:00:00Z",
+    "aws:SecureTransport": "true", "s3:max-keys": "10", "ecs:cluster": arn("ecs", "cluster/dev"), "absent": None,
+}  # fmt: skip
+
+
+def policy(*statements: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "ecs:UpdateService", "Resource": "*"} | s for s in statements],
+    }
+
+
+def said(*statements: dict[str, Any]) -> Decision:
+    return identity_says([policy(*statements)], Asked("ecs:UpdateService", SERVICE, KEYS))
+
+
+@pytest.mark.parametrize(
+    ("statement", "decision"),
+    [
+        ({}, ALLOW),
+        ({"Effect": "Deny"}, DENY),
+        ({"Action": "ECS:update*"}, ALLOW),
+        ({"Action": ["ecs:Describe?ervices", "s3:*"]}, NOTHING),
+        ({"Action": None, "NotAction": "s3:*"}, ALLOW),
+        ({"Action": None, "NotAction": "ecs:*"}, NOTHING),
+        ({"Resource": arn("ecs", "service/*")}, ALLOW),
+        ({"Resource": arn("ecs", "service/DEV/*")}, NOTHING),
+        ({"Resource": [arn("ecs", "cluster/*"), arn("ecs", "service/*/cine?s")]}, ALLOW),
+        ({"Resource": "arn:aws:ecs:*:service/*"}, NOTHING),  # no wildcard reaches over a part of an ARN
+        ({"Resource": None, "NotResource": arn("ecs", "service/prod/*")}, ALLOW),
+        ({"Resource": None, "NotResource": arn("ecs", "service/dev/*")}, NOTHING),
+        ({"Resource": arn("ecs", "service/${aws:ResourceTag/env}/*")}, ALLOW),
+        ({"Resource": arn("ecs", "service/${aws:PrincipalTag/team}/*")}, NOTHING),
+        ({"Resource": arn("ecs", "service/${absent}dev/*")}, NOTHING),
+        ({"Resource": arn("ecs", "service/${absent, 'dev'}/*")}, ALLOW),
+        ({"Resource": arn("ecs", "service/dev/${*}")}, NOTHING),
+    ],
+)  # fmt: skip
+def test_effect_action_and_resource(statement: dict[str, Any], decision: Decision) -> None:
+    given = {
+        key: value for key, value in ({"Action": "ecs:UpdateService", "Resource": "*"} | statement).items() if value
+    }
+    document = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", **given}}
+    assert identity_says([document], Asked("ecs:UpdateService", SERVICE, KEYS)) is decision
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ({"StringEquals": {"AWS:resourcetag/env": "dev"}}, True),
+        ({"StringEquals": {"aws:ResourceTag/env": ["prod", "dev"]}}, True),
+        ({"StringEquals": {"aws:ResourceTag/env": "Dev"}}, False),
+        ({"StringEquals": {"aws:ResourceTag/other": "dev"}}, False),
+        ({"StringEquals": {"aws:ResourceTag/env": "d*"}}, False),
+        ({"StringEqualsIgnoreCase": {"aws:ResourceTag/env": "DEV"}}, True),
+        ({"StringNotEquals": {"aws:ResourceTag/env": ["prod", "dev"]}}, False),
+        ({"StringNotEquals": {"absent": "x"}}, True),
+        ({"StringNotEqualsIgnoreCase": {"aws:ResourceTag/env": "DEV"}}, False),
+        ({"StringLike": {"aws:ResourceTag/env": "d?v"}}, True),
+        ({"StringNotLike": {"aws:ResourceTag/env": "p*"}}, True),
+        ({"StringEqualsIfExists": {"absent": "x"}}, True),
+        ({"StringEqualsIfExists": {"aws:ResourceTag/env": "x"}}, False),
+        ({"ArnEquals": {"ecs:cluster": arn("ecs", "cluster/d*")}}, True),
+        ({"ArnLike": {"ecs:cluster": "arn:aws:ecs:*"}}, False),
+        ({"ArnNotLike": {"ecs:cluster": arn("ecs", "cluster/prod")}}, True),
+        ({"ArnNotEquals": {"ecs:cluster": arn("ecs", "cluster/dev")}}, False),
+        ({"Bool": {"aws:SecureTransport": True}}, True),
+        ({"Bool": {"aws:SecureTransport": "false"}}, False),
+        ({"Null": {"absent": "true"}}, True),
+        ({"Null": {"aws:ResourceTag/env": "true"}}, False),
+        ({"Null": {"aws:ResourceTag/env": False}}, True),
+        ({"NumericLessThanEquals": {"s3:max-keys": 10}}, True),
+        ({"NumericGreaterThan": {"s3:max-keys": "10"}}, False),
+        ({"NumericNotEquals": {"s3:max-keys": "11"}}, True),
+        ({"NumericEquals": {"aws:ResourceTag/env": "10"}}, False),
+        ({"DateGreaterThan": {"aws:CurrentTime": "2026-07-31T00:00:00Z"}}, True),
+        ({"DateLessThan": {"aws:CurrentTime": "2026-07-31T00:00:00Z"}}, False),
+        ({"IpAddress": {"aws:SourceIp": ["192.0.2.0/24", "10.1.0.0/16"]}}, True),
+        ({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, False),
+        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["one", "two", "three"]}}, True),
+        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["one"]}}, False),
+        ({"ForAllValues:StringEquals": {"absent": ["one"]}}, True),
+        ({"ForAnyValue:StringLike": {"aws:TagKeys": ["tw*"]}}, True),
+        ({"ForAnyValue:StringEquals": {"absent": ["one"]}}, False),
+        ({"ForAnyValue:StringNotEquals": {"aws:TagKeys": ["one"]}}, True),
+        ({"ForAllValues:StringNotEquals": {"aws:TagKeys": ["one"]}}, False),
+        ({"StringEquals": {"aws:ResourceTag/env": "dev"}, "Bool": {"aws:SecureTransport": "false"}}, False),
+        ({"StringEquals": {"aws:ResourceTag/env": "dev", "absent": "x"}}, False),
+    ],
+)
+def test_conditions(condition: dict[str, Any], holds: bool) -> None:
+    assert said({"Condition": condition}) is (ALLOW if holds else NOTHING)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [{"StringNotEquals": {"ecs:unheard-of": "x"}}, {"StringNearly": {"absent": "x"}}, {"X:Null": {"absent": "true"}}],
+)
+def test_what_is_not_understood_is_an_error_and_no_allow(condition: dict[str, Any]) -> None:
+    with pytest.raises(PolicyNotUnderstood):
+        said({"Condition": condition})
+
+
+def test_an_explicit_deny_is_stronger_than_any_allow() -> None:
+    assert said({}, {"Effect": "Deny", "Resource": SERVICE}) is DENY
+    assert said({}, {"Effect": "Deny", "Resource": arn("ecs", "service/prod/*")}) is ALLOW
+
+
+ME = Principal(arn="arn:aws:sts::123456789012:assumed-role/me/s", role_arn=arn("iam", "role/x/me", ""))
+
+
+@pytest.mark.parametrize(
+    ("named", "principal", "expected"),
+    [
+        ({"AWS": ME.role_arn}, ME, (ALLOW, True)),
+        ({"AWS": [ME.arn]}, ME, (ALLOW, True)),
+        ({"AWS": "arn:aws:iam::123456789012:root"}, ME, (ALLOW, False)),
+        ({"AWS": "123456789012"}, ME, (ALLOW, False)),
+        ({"AWS": "arn:aws:iam::999999999999:root"}, ME, (NOTHING, False)),
+        ("*", ME, (ALLOW, True)),
+        ({"Service": "states.amazonaws.com"}, ME, (NOTHING, False)),
+        ({"Service": ["states.amazonaws.com"]}, Principal(service="states.amazonaws.com"), (ALLOW, True)),
+        ({"Service": "lambda.amazonaws.com"}, Principal(service="states.amazonaws.com"), (NOTHING, False)),
+    ],
+)
+def test_principals(named: Any, principal: Principal, expected: tuple[Decision, bool]) -> None:
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": named}],
+    }
+    assert resource_says(trust, Asked("sts:AssumeRole", "x"), principal) == expected
+
+
+def test_moto_itself_still_allows_what_a_condition_forbids() -> None:
+    """Once moto evaluates the conditions of identity policies, ours may be no longer needed."""
+    document = policy({"Condition": {"StringEquals": {"aws:ResourceTag/env": "prod"}}})
+    assert (
+        IAMPolicy(json.dumps(document)).is_action_permitted("ecs:UpdateService", SERVICE) is PermissionResult.PERMITTED
+    )
+    assert identity_says([document], Asked("ecs:UpdateService", SERVICE, KEYS)) is NOTHING
+
+
+# --- the table, against AWS's service authorization data --------------------------------------------------------------
+
+CLUSTER, TASK = "dev", arn("ecs", "task/dev/0123456789abcdef")
+DEPLOYMENT = arn("ecs", "service-deployment/dev/cineos/abc")
+TAGS = [{"key": "a", "value": "b"}]
+MACHINE, EXECUTION = arn("states", "stateMachine:deploy-app"), arn("states", "execution:deploy-app:x")
+STREAM = {"logGroupName": "/apps/x", "logStreamName": "a/b/c"}
+ROLE = arn("iam", "role/apps/x", "")
+QUEUE = {"QueueUrl": "http://127.0.0.1:4566/123456789012/q"}
+OBJECT = {"Bucket": "b", "Key": "k", "CopySource": "other/k", "Delete": {"Objects": [{"Key": "k"}]}}
+TABLE = {"TableName": "t", "RequestItems": {"t": {}}, "TransactItems": [{"Put": {"TableName": "t"}}]}
+SAMPLES: dict[str, dict[str, Any]] = {
+    "sts": {"RoleArn": ROLE, "RoleSessionName": "s", "Tags": [{"Key": "a", "Value": "b"}]},
+    "ecs": {"cluster": CLUSTER, "taskDefinition": "x:1", "tags": TAGS, "taskRoleArn": ROLE, "family": "x",
+            "overrides": {"taskRoleArn": ROLE}, "service": "cineos", "task": TASK, "resourceArn": TASK,
+            "clusters": ["dev"]},
+    "ecs:DescribeServiceDeployments": {"serviceDeploymentArns": [DEPLOYMENT]},
+    "ecs:StopServiceDeployment": {"serviceDeploymentArn": DEPLOYMENT},
+    "ecs:DescribeServiceRevisions": {"serviceRevisionArns": [arn("ecs", "service-revision/dev/cineos/1")]},
+    "ecr": {"repositoryName": "cineos"},
+    "states": {"stateMachineArn": f"{MACHINE}:live", "executionArn": EXECUTION},
+    "states:CreateStateMachine": {"name": "x", "roleArn": ROLE, "publish": True},
+    "states:UpdateStateMachine": {"stateMachineArn": MACHINE, "roleArn": ROLE},
+    "lambda": {"FunctionName": "x", "Qualifier": "live", "Role": ROLE},
+    "logs": STREAM,
+    "xray": {},
+    "monitoring": {"Namespace": "x"},
+    "events": {"Name": "x", "Targets": [{"Arn": MACHINE, "RoleArn": ROLE}], "Entries": [{"Source": "x"}]},
+    "secretsmanager": {"SecretId": "x-AbCdEf"},
+    "ssm": {"Name": "/a/b"},
+    "dynamodb": TABLE,
+    "sns": {"TopicArn": arn("sns", "t")},
+    "sqs": QUEUE,
+    "s3": OBJECT,
+}  # fmt: skip
+GLOBAL = re.compile(r"aws:(RequestedRegion|ResourceAccount|ResourceTag/|PrincipalTag/)")
+
+
+@pytest.mark.parametrize("row", sorted(ROWS))
+def test_a_row_asks_for_what_the_service_authorization_reference_has(row: str) -> None:
+    service, _, operation = row.partition(":")
+    parameters = SAMPLES.get(row, SAMPLES[service])
+    asked = needs(Call(service, operation, parameters, "123456789012", "us-east-1"))
+    assert asked is not None
+    assert asked or row == "sts:GetCallerIdentity"
+    by_action: dict[str, list[Asked]] = {}
+    for one in asked:
+        by_action.setdefault(one.action, []).append(one)
+    for action, all_of in by_action.items():
+        kinds = reference.privilege(action)["resource_types"]
+        formats = reference.resource_types(action)
+        for one in all_of:
+            if one.resource == "*":
+                assert not formats or action in reference.WITHOUT_RESOURCE
+            else:
+                assert any(reference.fits(one.resource, form) for form in formats.values()), f"{action}: {one.resource}"
+            known = {key.lower() for kind in kinds.values() for key in kind["condition_keys"]}
+            known |= {key.lower() for kind in kinds if kind for key in reference.resource_keys(action, kind)}
+            ours = {re.sub(r"(Tag/).*", r"\1", key).lower() for key in one.context if not GLOBAL.match(key)}
+            assert ours <= {re.sub(r"(tag/).*", r"\1", key) for key in known}, action
+        if service == "states" or action == "iam:PassRole":  # an `execution` or an `express`, not both
+            continue
+        for name, kind in kinds.items():
+            if name and kind["required"] and action not in reference.WITHOUT_RESOURCE:
+                assert any(reference.fits(one.resource, formats[name]) for one in all_of), f"{action} needs a {name}"
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def main() -> Stack:
+    return Stack(packaged(), REQUIRED)
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory, main: Stack) -> Iterator[Machine]:
+    """Local AWS with the roles of the rendered templates, and a service in dev and one in prod."""
+    machine = light.start(PORT, Path(tmp_path_factory.mktemp("iam")), "iam")
+    iam, ecs = light.client(machine, "iam"), light.client(machine, "ecs")
+    trust = trusts(main)
+    for name, granted in documents(main).items():
+        path = {"push-": "/deploy-runner/push/"}.get(name[:5], "/deploy-runner/")
+        iam.create_role(RoleName=name, Path=path, AssumeRolePolicyDocument=json.dumps(trust[name]))
+        for number, document in enumerate(granted):
+            iam.put_role_policy(RoleName=name, PolicyName=f"p{number}", PolicyDocument=json.dumps(document))
+    light.client(machine, "ecr").create_repository(repositoryName="cineos")
+    for environment in ("dev", "prod"):
+        ecs.create_cluster(clusterName=environment)
+        ecs.register_task_definition(family="cineos", containerDefinitions=[{"name": "app", "image": "x", "memory": 9}])
+        tags = [{"key": "deploy-runner:environment", "value": environment}]
+        ecs.create_service(cluster=environment, serviceName="cineos", taskDefinition="cineos", tags=tags)
+    yield machine
+    machine.stop()
+
+
+def acting_as(
+    machine: Machine, role: str, service: str, path: str = "/deploy-runner/", policy: str = "", seconds: int = 900
+) -> Any:
+    session = sts_backends["123456789012"]["aws"].assume_role(
+        region_name="us-east-1", role_session_name="test", role_arn=arn("iam", f"role{path}{role}", ""), policy=policy,
+        duration=seconds, external_id="",
+    )  # fmt: skip
+    return _client(machine, service, session.access_key_id, session.secret_access_key, session.session_token)
+
+
+def _client(machine: Machine, service: str, *credentials: str) -> Any:
+    session = boto3.Session(*credentials, region_name="us-east-1")
+    return session.client(service, endpoint_url=machine.endpoint)  # type: ignore[call-overload]
+
+
+def refused(call: Any, **arguments: Any) -> tuple[str, int, str]:
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    response = caught.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Message"]
+
+
+def refused_by_service(call: Any, **arguments: Any) -> str:
+    """The code of an error that is not IAM's: the request came through."""
+    code, _, message = refused(call, **arguments)
+    assert "not authorized" not in message
+    return code
+
+
+def test_the_workflow_starts_the_alias_live_and_nothing_else(aws: Machine) -> None:
+    states = acting_as(aws, "deploy-runner-github", "stepfunctions")
+
+    assert refused_by_service(states.start_execution, stateMachineArn=f"{MACHINE}:live") == "StateMachineDoesNotExist"
+    for arn_ in (MACHINE, f"{MACHINE}:7", f"{MACHINE}:next", arn("states", "stateMachine:other:live")):
+        code, status, message = refused(states.start_execution, stateMachineArn=arn_)
+        assert (code, status) == ("AccessDeniedException", 400)
+        assert message == (
+            "User: arn:aws:sts::123456789012:assumed-role/deploy-runner-github/test is not authorized to perform: "
+            f"states:StartExecution on resource: {':'.join(arn_.split(':')[:7])} because no identity-based policy "
+            "allows the states:StartExecution action"
+        )
+    assert refused_by_service(states.stop_execution, executionArn=EXECUTION) == "ExecutionDoesNotExist"
+
+
+def test_a_target_refuses_the_service_of_another_environment(aws: Machine) -> None:
+    ecs = acting_as(aws, "deploy-target-dev", "ecs")
+
+    assert ecs.describe_services(cluster="dev", services=["cineos"])["services"]
+    ecs.update_service(cluster="dev", service="cineos", desiredCount=0)
+    for call in (ecs.update_service, ecs.list_service_deployments):
+        assert refused(call, cluster="prod", service="cineos")[:2] == ("AccessDeniedException", 400)
+    assert refused(ecs.describe_services, cluster="dev", services=["cineos", "other"])[0] == "AccessDeniedException"
+    assert refused(ecs.list_tasks, cluster="prod")[0] == "AccessDeniedException"
+
+
+def test_a_target_passes_the_roles_of_apps_alone(aws: Machine) -> None:
+    ecs = acting_as(aws, "deploy-target-dev", "ecs")
+    revision: dict[str, Any] = {
+        "family": "cineos", "containerDefinitions": [{"name": "app", "image": "x", "memory": 9}],
+        "tags": [{"key": "deploy-runner:environment", "value": "dev"}],
+    }  # fmt: skip
+
+    ecs.register_task_definition(**revision, taskRoleArn=arn("iam", "role/apps/cineos-dev", ""))
+    other = arn("iam", "role/deploy-runner/deploy-target-prod", "")
+    message = refused(ecs.register_task_definition, **revision, executionRoleArn=other)[2]
+    assert f"iam:PassRole on resource: {other}" in message
+    wrong = revision | {"tags": [{"key": "deploy-runner:environment", "value": "prod"}]}
+    assert "ecs:RegisterTaskDefinition" in refused(ecs.register_task_definition, **wrong)[2]
+    assert "ecs:TagResource" in refused(ecs.tag_resource, resourceArn=SERVICE, tags=TAGS)[2]
+
+
+def test_an_app_pushes_to_its_own_repository_alone(aws: Machine) -> None:
+    ecr = acting_as(aws, "push-cineos", "ecr", "/deploy-runner/push/")
+
+    ecr.get_authorization_token()
+    image = {
+        "imageManifest": "{}",
+        "imageTag": "x",
+        "imageManifestMediaType": "application/vnd.oci.image.manifest.v1+json",
+    }
+    assert ecr.put_image(repositoryName="cineos", **image)["image"]
+    assert "ecr:PutImage" in refused(ecr.put_image, repositoryName="createos", **image)[2]
+    assert refused(ecr.initiate_layer_upload, repositoryName="createos/cache")[0] == "AccessDeniedException"
+
+
+def test_only_our_functions_come_into_a_target(aws: Machine) -> None:
+    target = arn("iam", "role/deploy-runner/deploy-target-dev", "")
+    assumed = acting_as(aws, "deploy-runner-deploy-service", "sts").assume_role(RoleArn=target, RoleSessionName="dd")
+    keys = assumed["Credentials"]
+    ecs = _client(aws, "ecs", keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+    assert ecs.describe_services(cluster="dev", services=["cineos"])["services"]
+
+    for role in ("deploy-runner-report-status", "deploy-runner-state-machine"):
+        sts = acting_as(aws, role, "sts")
+        assert refused(sts.assume_role, RoleArn=target, RoleSessionName="dd")[:2] == ("AccessDenied", 403)
+        assert sts.get_caller_identity()["Arn"].endswith(f"{role}/test")
+
+
+def test_the_state_machine_runs_builders_in_its_cluster_with_their_roles(aws: Machine) -> None:
+    ecs = acting_as(aws, "deploy-runner-state-machine", "ecs")
+    run = {"cluster": "deploy-runner", "taskDefinition": arn("ecs", "task-definition/docker-builder-arm64:3")}
+    push = {"overrides": {"taskRoleArn": arn("iam", "role/deploy-runner/push/push-cineos", "")}, "tags": TAGS}
+
+    refused_by_service(ecs.run_task, **run, **push)
+    assert "ecs:RunTask" in refused(ecs.run_task, **run | {"cluster": "dev"})[2]
+    # A family without a revision is another resource, which FAMILY:* does not name.
+    assert "ecs:RunTask" in refused(ecs.run_task, **run | {"taskDefinition": "docker-builder-arm64"})[2]
+    wrong = {"overrides": {"taskRoleArn": arn("iam", "role/deploy-runner/deploy-target-prod", "")}}
+    assert "iam:PassRole" in refused(ecs.run_task, **run, **wrong)[2]
+
+
+def test_events_of_another_source_are_refused(aws: Machine) -> None:
+    events = acting_as(aws, "deploy-runner-report-status", "events")
+    entry = {"DetailType": "x", "Detail": "{}"}
+
+    assert events.put_events(Entries=[entry | {"Source": "deploy-runner"}])["FailedEntryCount"] == 0
+    both = [entry | {"Source": source} for source in ("deploy-runner", "someone")]
+    assert refused(events.put_events, Entries=both)[0] == "AccessDeniedException"
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "arguments", "code", "status"),
+    [
+        ("sns", "publish", {"TopicArn": arn("sns", "x"), "Message": "m"}, "AuthorizationError", 403),
+        ("lambda", "invoke", {"FunctionName": "x"}, "AccessDeniedException", 403),
+        ("s3", "get_object", {"Bucket": "b", "Key": "k/x"}, "AccessDenied", 403),
+        ("sqs", "send_message", {**QUEUE, "MessageBody": "m"}, "AccessDenied", 403),
+        ("dynamodb", "get_item", {"TableName": "xxx", "Key": {"a": {"S": "b"}}}, "AccessDeniedException", 400),
+        ("logs", "get_log_events", {"logGroupName": "/x", "logStreamName": "y"}, "AccessDeniedException", 400),
+        ("secretsmanager", "get_secret_value", {"SecretId": "x"}, "AccessDeniedException", 400),
+    ],
+)
+def test_each_protocol_words_it_in_its_own_way(
+    aws: Machine, service: str, operation: str, arguments: dict[str, Any], code: str, status: int
+) -> None:
+    call = getattr(acting_as(aws, "deploy-runner-no-permissions", service), operation)
+    assert refused(call, **arguments)[:2] == (code, status)
+
+
+def test_what_has_no_row_is_refused_by_the_row_s_name(aws: Machine) -> None:
+    message = refused(acting_as(aws, "deploy-runner-github", "ec2").describe_instances)[2]
+    assert "no row for ec2:DescribeInstances" in message
+
+
+def test_a_person_is_an_administrator(aws: Machine) -> None:
+    assert light.client(aws, "ec2").describe_instances()["Reservations"] == []
+
+
+def test_made_up_and_expired_credentials_are_refused(aws: Machine) -> None:
+    code, _, message = refused(_client(aws, "ecs", "ASIAQQQQQQQQQQQQQQQQ", "x", "y").list_clusters)
+    assert (code, message) == ("UnrecognizedClientException", "The security token included in the request is invalid.")
+    assert (
+        refused(_client(aws, "sts", "ASIAQQQQQQQQQQQQQQQQ", "x", "y").get_caller_identity)[0] == "InvalidClientTokenId"
+    )
+    late = acting_as(aws, "deploy-target-dev", "ecs", seconds=-1)
+    assert refused(late.list_clusters)[0] == "ExpiredTokenException"
+
+
+def test_boundaries_and_session_policies_only_take_away(aws: Machine) -> None:
+    iam = light.client(aws, "iam")
+    boundary = iam.create_policy(PolicyName="less", PolicyDocument=json.dumps(policy({"Action": "ecs:List*"})))
+    trust = json.dumps(policy())
+    iam.create_role(RoleName="bound", AssumeRolePolicyDocument=trust, PermissionsBoundary=boundary["Policy"]["Arn"])
+    iam.put_role_policy(RoleName="bound", PolicyName="all", PolicyDocument=json.dumps(policy({"Action": "ecs:*"})))
+    assert acting_as(aws, "bound", "ecs", "/").list_clusters()["clusterArns"]
+    message = refused(acting_as(aws, "bound", "ecs", "/").describe_clusters)[2]
+    assert message.endswith("because no permissions boundary allows the ecs:DescribeClusters action")
+    narrow = acting_as(aws, "bound", "ecs", "/", json.dumps(policy({"Effect": "Deny", "Action": "ecs:ListClusters"})))
+    assert refused(narrow.list_clusters)[2].endswith("with an explicit deny in a session policy")
+
+
+@pytest.mark.parametrize(
+    ("role", "service", "source", "trusted"),
+    [
+        ("deploy-runner-state-machine", "states", MACHINE, True),
+        ("deploy-runner-state-machine", "states", arn("states", "stateMachine:other"), False),
+        ("deploy-runner-state-machine", "lambda", MACHINE, False),
+        ("deploy-runner-deploy-service", "lambda", arn("lambda", "function:x"), True),
+        ("push/push-cineos", "ecs-tasks", TASK, True),
+        ("push/push-cineos", "ecs-tasks", TASK.replace("123456789012", "999999999999"), False),
+        ("missing", "lambda", arn("lambda", "function:x"), False),
+    ],
+)  # fmt: skip
+def test_services_come_into_the_roles_that_trust_them(
+    aws: Machine, role: str, service: str, source: str, trusted: bool
+) -> None:
+    name = arn("iam", f"role/deploy-runner/{role}", "")
+    assert trusts_service(name, f"{service}.amazonaws.com", source) is trusted
