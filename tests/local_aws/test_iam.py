@@ -267,7 +267,10 @@ def aws(tmp_path_factory: pytest.TempPathFactory, main: Stack) -> Iterator[Machi
         ecs.create_cluster(clusterName=environment)
         ecs.register_task_definition(family="cineos", containerDefinitions=[{"name": "app", "image": "x", "memory": 9}])
         tags = [{"key": "deploy-runner:environment", "value": environment}]
-        ecs.create_service(cluster=environment, serviceName="cineos", taskDefinition="cineos", tags=tags)
+        ecs.create_service(
+            cluster=environment, serviceName="cineos", taskDefinition="cineos", tags=tags, desiredCount=0,
+            launchType="FARGATE",
+        )  # fmt: skip
     yield machine
     machine.stop()
 
