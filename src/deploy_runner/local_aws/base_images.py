@@ -7,7 +7,6 @@ pulled.
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import docker
 
 from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.local_aws.engine import start_engine
+from deploy_runner.local_aws.registry import free_port, start_registry
 
 DEBIAN_SUITE = "bookworm"
 BUSYBOX_DOCKERFILE = """\
@@ -51,22 +52,19 @@ def make_base_images(folder: Path) -> None:
 
     Needs Podman, root and Debian's archive. Raises BaseImagesMissing.
     """
-    from deploy_runner.local_aws.engine import start_engine
-    from deploy_runner.local_aws.registry import start_registry
-
     shutil.rmtree(folder, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix="deploy-runner-base-"))
-    port = _free_ports()
+    port = free_port()
     state = work / "state"
     state.mkdir()
     try:
         _busybox(work / "busybox")
         _debian(work / "debian")
-        engine = start_engine(state, work / "images", port)
-        stop = start_registry(folder, port + 2, state)
+        engine = start_engine(state, work / "images", port - 2)
+        stop = start_registry(folder, port, state)
         try:
             for name, tag, context in (("busybox", "stable", "busybox"), ("debian", "bookworm-slim", "debian")):
-                repository = f"127.0.0.1:{port + 2}/public.ecr.aws/docker/library/{name}"
+                repository = f"127.0.0.1:{port}/public.ecr.aws/docker/library/{name}"
                 engine.client.images.build(path=str(work / context), tag=f"{repository}:{tag}")
                 for line in engine.client.images.push(repository, tag, stream=True, decode=True):
                     if "error" in line:
@@ -104,12 +102,3 @@ def _debian(context: Path) -> None:
     (context / "Dockerfile").write_text(DEBIAN_DOCKERFILE)
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates", DEBIAN_SUITE]
     subprocess.run([*command, str(context / "rootfs.tar")], check=True, capture_output=True, text=True)
-
-
-def _free_ports() -> int:
-    """Return a port whose successors, as far as an instance needs them, are free too."""
-    for port in range(14566, 15566, 7):
-        with socket.socket() as registry:
-            if registry.connect_ex(("127.0.0.1", port + 2)):
-                return port
-    raise BaseImagesMissing("Some port near 14566 must be free", "none is", "End what listens there")

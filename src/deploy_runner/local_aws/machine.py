@@ -23,6 +23,9 @@ class Machine:
     port: int
     state_dir: Path  # this instance's own files; emptied at every start
     engine: "Engine"
+    base_images: Path | None = (
+        None  # a registry's storage with what public.ecr.aws has for us; None: the real one is used
+    )
     account_id: str = ACCOUNT_ID
     region: str = REGION
     service_urls: dict[tuple[str, str], str] = field(default_factory=dict)  # (cluster, service) -> loopback URL

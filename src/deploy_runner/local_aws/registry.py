@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy_runner.domain.errors import DeployRunnerError
-from deploy_runner.local_aws.base_images import base_images_dir
 from deploy_runner.local_aws.engine import LABEL, end, spawn
 from deploy_runner.local_aws.machine import Machine
 
@@ -38,9 +37,9 @@ class NoRegistry(DeployRunnerError):
 def install(machine: Machine) -> None:
     """Start the registry, with the base images in it where public.ecr.aws is mirrored."""
     folder = machine.state_dir / "registry"
-    if machine.engine.mirrors_public_ecr:
+    if machine.base_images:
         # Hard links: the registry never changes a blob in place.
-        shutil.copytree(base_images_dir(), folder, copy_function=os.link)
+        shutil.copytree(machine.base_images, folder, copy_function=os.link)
         machine.registry_backend_port = free_port()
         stop = start_registry(folder, machine.registry_backend_port, machine.state_dir)
     else:

@@ -16,6 +16,7 @@ from moto.core.config import default_user_config
 from moto.server import DomainDispatcherApplication, create_backend_app
 
 from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.local_aws.base_images import base_images_dir
 from deploy_runner.local_aws.engine import start_engine
 from deploy_runner.local_aws.machine import Machine
 
@@ -60,6 +61,7 @@ def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) ->
     if engine.socket:
         machine.exports["DOCKER_HOST"] = f"unix://{engine.socket}"
     try:
+        machine.base_images = base_images_dir() if engine.mirrors_public_ecr else None
         for name in extensions:
             importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
         aws = DomainDispatcherApplication(create_backend_app)
