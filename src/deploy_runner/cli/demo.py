@@ -59,7 +59,7 @@ class Demo:
             walk.build_stack()
         with self.step("the stack is deployed: sam deploy --config-env local"):
             walk.deploy_stack()
-        with self.step("the runners' images are built and pushed: deploy-runner images"):
+        with self.step("the runners' images are built and pushed: deploy-runner images --platform native"):
             walk.push_runner_images()
         with self.step(f"the service {APP} is made: aws cloudformation create-stack"):
             walk.create_service(APP, ENVIRONMENT)

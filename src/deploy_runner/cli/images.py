@@ -3,6 +3,8 @@
 import argparse
 import base64
 import hashlib
+import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,18 @@ CLONE = (
     "runners/docker-builder/Dockerfile",
     ("runners/docker-builder", "src/deploy_runner/github", "src/deploy_runner/domain/errors.py"),
 )
+# Those of the stack's task definitions: one repository's `latest` serves them all.
+PLATFORMS = ("linux/arm64", "linux/amd64")
+NATIVE = "native"
+
+# Registries' media types: OCI image specification, "Media Types"; distribution, "Image Manifest V 2, Schema 2".
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+# How Docker and Podman say that a program, or the image below, is another processor's.
+FOREIGN = re.compile(r".*(?:exec format error|does not match the \w+ platform).*", re.IGNORECASE)
 
 
 class ImagesNotPushed(DeployRunnerError):
@@ -23,9 +37,17 @@ class ImagesNotPushed(DeployRunnerError):
     exit_code = 1
 
 
+class PlatformNotBuilt(DeployRunnerError):
+    """The container engine does not run programs of a platform, so it cannot build for it."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `deploy-runner images` takes."""
     parser.add_argument("--stack", default="deploy-runner", help="the stack's name (default: %(default)s)")
+    parser.add_argument(
+        "--platform", action="append", choices=(*PLATFORMS, NATIVE), dest="platforms",
+        help=f"build for it; can be given again; {NATIVE} is this machine's own (default: {' and '.join(PLATFORMS)})",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -44,24 +66,43 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error  # fmt: skip
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
     output, dockerfile, sources = CLONE
-    uri = outputs[output]
-    auth = boto3.client("ecr").get_authorization_token()["authorizationData"][0]
-    user, password = base64.b64decode(auth["authorizationToken"]).decode().split(":", 1)
+    uri, tag = outputs[output], source_hash(Path.cwd(), sources)
     try:
         engine = docker.from_env()
-        print(build_and_push(engine, Path.cwd(), uri, dockerfile, sources, {"username": user, "password": password}))
+        platforms = resolve(arguments.platforms or PLATFORMS, engine)
+        for platform in platforms:
+            build(engine, Path.cwd(), dockerfile, platform, f"{uri}:{tag}-{architecture(platform)}")
+        ecr = boto3.client("ecr")
+        auth = ecr.get_authorization_token()["authorizationData"][0]
+        user, password = base64.b64decode(auth["authorizationToken"]).decode().split(":", 1)
+        for platform in platforms:
+            push(engine, uri, f"{tag}-{architecture(platform)}", {"username": user, "password": password})
+        print(put_index(ecr, uri, tag, platforms))
     except docker.errors.DockerException as error:
         raise ImagesNotPushed(
             rule="the images are built and pushed by a container engine", value=str(error)[-400:],
             remedy="start Docker, or set DOCKER_HOST to an engine's socket",
         ) from error  # fmt: skip
+    except ClientError as error:
+        raise ImagesNotPushed(
+            rule=f"ECR takes the images of {uri}", value=error.response["Error"]["Message"],
+            remedy="you need ecr:GetAuthorizationToken, ecr:BatchGetImage, ecr:PutImage and what a push needs",
+        ) from error  # fmt: skip
     return 0
 
 
-def build_and_push(
-    engine: Any, checkout: Path, uri: str, dockerfile: str, sources: tuple[str, ...], auth: dict[str, str]
-) -> str:
-    """Build one image, tag it with a hash of its sources (and `latest`), and push it; returns its URI by digest."""
+def architecture(platform: str) -> str:
+    """Return the processor of `linux/PROCESSOR`."""
+    return platform.partition("/")[2]
+
+
+def resolve(platforms: list[str] | tuple[str, ...], engine: Any) -> list[str]:
+    """Return each platform once, with `native` as the one that the engine runs on."""
+    return list(dict.fromkeys(f"linux/{engine.version()['Arch']}" if p == NATIVE else p for p in platforms))
+
+
+def source_hash(checkout: Path, sources: tuple[str, ...]) -> str:
+    """Return a tag that is another one as soon as a source is."""
     files = sorted(
         path
         for source in sources
@@ -71,14 +112,87 @@ def build_and_push(
     digest = hashlib.sha256()
     for path in files:
         digest.update(str(path.relative_to(checkout)).encode() + b"\0" + path.read_bytes() + b"\0")
-    tag = digest.hexdigest()[:12]
-    print(f"building {dockerfile} as {uri}:{tag}", file=sys.stderr)
-    engine.images.build(path=str(checkout), dockerfile=dockerfile, tag=f"{uri}:{tag}", network_mode="host")
-    pushed = ""
+    return digest.hexdigest()[:12]
+
+
+def build(engine: Any, checkout: Path, dockerfile: str, platform: str, image: str) -> None:
+    """Build an image for a platform. Raises PlatformNotBuilt, ImagesNotPushed."""
+    from docker.errors import BuildError
+
+    print(f"building {dockerfile} for {platform} as {image}", file=sys.stderr)
+    try:
+        built, _ = engine.images.build(
+            path=str(checkout), dockerfile=dockerfile, tag=image, platform=platform, network_mode="host",
+            buildargs={"TARGETARCH": architecture(platform)},  # BuildKit and Podman set it, Docker's older builder not
+        )  # fmt: skip
+    except BuildError as error:
+        log = "".join(str(line.get("stream", "")) for line in error.build_log) + str(error.msg)
+        if foreign := FOREIGN.search(log):
+            raise _not_built(platform, foreign[0].strip()) from error
+        raise ImagesNotPushed(
+            rule=f"{dockerfile} is built", value=f"it is not, for {platform}", remedy=f"read its log:\n{log[-3000:]}"
+        ) from error
+    if built.attrs["Architecture"] != architecture(platform):  # Podman's cache holds steps of all platforms alike
+        raise _not_built(platform, f"it built for {built.attrs['Architecture']}")
+
+
+def _not_built(platform: str, why: str) -> PlatformNotBuilt:
+    return PlatformNotBuilt(
+        rule="the container engine runs programs of each platform that it builds for",
+        value=f"{platform}: {why}",
+        remedy="Install QEMU's binfmt handlers (Docker Desktop has them), or give `--platform native` "
+        "where only apps of this machine's architecture are built",
+    )
+
+
+def push(engine: Any, uri: str, tag: str, auth: dict[str, str]) -> None:
+    """Push one image. Raises ImagesNotPushed."""
+    for line in engine.images.push(uri, tag, auth_config=auth, stream=True, decode=True):
+        if "error" in line:
+            raise ImagesNotPushed(rule=f"{uri} takes a push", value=line["error"], remedy="may you push there?")
+
+
+def put_index(ecr: Any, uri: str, tag: str, platforms: list[str]) -> str:
+    """Put an index of the pushed images as `tag` and `latest`, of which each machine pulls its own image.
+
+    Returns its URI by digest. Source: Amazon ECR User Guide, "Pushing a multi-architecture image".
+    """
+    repository = uri.partition("/")[2]
+    entries = [
+        entry for platform in platforms
+        for entry in _entries(ecr, repository, f"{tag}-{architecture(platform)}", architecture(platform))
+    ]  # fmt: skip
+    media_type = OCI_INDEX if all(entry["mediaType"] == OCI_MANIFEST for entry in entries) else DOCKER_LIST
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": entries})
+    digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
     for name in (tag, "latest"):
-        engine.images.get(f"{uri}:{tag}").tag(uri, name)
-        for line in engine.images.push(uri, name, auth_config=auth, stream=True, decode=True):
-            if "error" in line:
-                raise ImagesNotPushed(rule=f"{uri} takes a push", value=line["error"], remedy="may you push there?")
-            pushed = line.get("aux", {}).get("Digest", pushed)
-    return f"{uri}@{pushed}"
+        try:
+            ecr.put_image(
+                repositoryName=repository, imageManifest=manifest, imageManifestMediaType=media_type,
+                imageTag=name, imageDigest=digest,
+            )  # fmt: skip
+        except ecr.exceptions.ImageAlreadyExistsException:  # as it should be
+            continue
+    return f"{uri}@{digest}"
+
+
+def _entries(ecr: Any, repository: str, tag: str, processor: str) -> list[dict[str, Any]]:
+    """Return what an index says of a pushed image."""
+    answer = ecr.batch_get_image(
+        repositoryName=repository, imageIds=[{"imageTag": tag}],
+        acceptedMediaTypes=[OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST],
+    )  # fmt: skip
+    if not answer["images"]:
+        raise ImagesNotPushed("what was pushed is in ECR", f"{repository}:{tag}", "run it again")
+    image = answer["images"][0]
+    manifest = json.loads(image["imageManifest"])
+    if "manifests" in manifest:  # Docker's containerd image store pushes an index even of one image
+        return [e for e in manifest["manifests"] if e.get("platform", {}).get("architecture") == processor]
+    return [
+        {
+            "mediaType": image["imageManifestMediaType"],
+            "digest": image["imageId"]["imageDigest"],
+            "size": len(image["imageManifest"].encode()),
+            "platform": {"architecture": processor, "os": "linux"},
+        }
+    ]

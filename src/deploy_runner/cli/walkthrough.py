@@ -177,8 +177,8 @@ class Walkthrough:
         return [word.replace("127.0.0.1:4567", f"127.0.0.1:{self.port + 1}") for word in words]
 
     def push_runner_images(self) -> None:
-        """`deploy-runner images`: the runners' images, into the stack's repositories."""
-        run(["deploy-runner", "images"], env=self.env, cwd=self.checkout)
+        """`deploy-runner images`: the runners' images, for this machine's CPU, into the stack's repositories."""
+        run(["deploy-runner", "images", "--platform", "native"], env=self.env, cwd=self.checkout)
 
     @cached_property
     def outputs(self) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """ECR that hands out the local registry: what is pushed there is in ECR, and what ECR refuses is refused there.
 
 moto keeps ECR's images as records of their own. A small front before the registry makes them one: repositories must
-exist, tags may be immutable, and each manifest that is pushed, and no other, is an image of moto's.
+exist, tags may be immutable, and each manifest that is pushed, and no other, is an image of moto's. What PutImage puts
+is pushed to the registry in turn.
 """
 
 import fnmatch
@@ -14,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from moto.core.exceptions import ServiceException
 from moto.ecr import models, responses
-from moto.ecr.models import ECRBackend, Repository, ecr_backends
+from moto.ecr.exceptions import ImageAlreadyExistsException, InvalidParameterException
+from moto.ecr.models import ECRBackend, Image, Repository, ecr_backends
 from werkzeug.wrappers import Request, Response
 
 from deploy_runner.local_aws.machine import Machine
@@ -28,6 +31,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "server"
 def install(machine: Machine) -> None:
     """Point ECR at the registry, and the registry's clients at ECR's rules."""
     _patch_uris(machine)
+    _patch_put_image(machine)
     front = RegistryFront(ecr_backends[machine.account_id][machine.region], machine.registry_backend_port)
     machine.serve(front, machine.registry_port, "ECR's registry")
 
@@ -54,6 +58,101 @@ def _patch_uris(machine: Machine) -> None:
 
     models.Repository.__init__ = init
     responses.ECRResponse.get_authorization_token = get_authorization_token
+
+
+def _patch_put_image(machine: Machine) -> None:
+    """PutImage puts a manifest where a pull finds it, and only one whose parts are there.
+
+    moto only records it (github.com/getmoto/moto, ecr/models.py, put_image). Source of the errors: ECR API Reference,
+    "PutImage"; of their wording, which the registry's API shares: github.com/oras-project/oras-py/issues/54.
+    """
+
+    def put_image(
+        self: ECRBackend,
+        repository_name: str,
+        image_manifest: str,
+        image_tag: str | None,
+        image_manifest_mediatype: str | None = None,
+        digest: str | None = None,
+    ) -> Image:
+        repository = self._get_repository(repository_name)
+        manifest, media_type = _parsed(image_manifest, image_manifest_mediatype)
+        computed = _digest(image_manifest.encode())
+        if digest not in (None, computed):
+            raise ImageDigestDoesNotMatchException(
+                f"The image with digest '{digest}' in repository '{repository_name}' and registry ID "
+                f"'{repository.registry_id}' does not match the image digest that Amazon ECR has calculated."
+            )
+        same = next((i for i in repository.images if i.get_image_digest() == computed), None)
+        if same and (image_tag is None or image_tag in same.image_tags):
+            raise ImageAlreadyExistsException(repository_name, repository.registry_id, computed, str(image_tag))
+        taken = any(image_tag in image.image_tags for image in repository.images)
+        if image_tag and taken and _immutable(repository, image_tag):
+            raise ImageTagAlreadyExistsException(_cannot_be_overwritten(repository, image_tag))
+        known = {image.get_image_digest() for image in repository.images}
+        if missing := [each["digest"] for each in manifest.get("manifests", []) if each["digest"] not in known]:
+            raise ReferencedImagesNotFoundException(_required("Images", missing, repository))
+        connection = http.client.HTTPConnection("127.0.0.1", machine.registry_backend_port, timeout=120)
+        path = f"/v2/{repository_name}/manifests/{image_tag or computed}"
+        try:
+            connection.request("PUT", path, image_manifest.encode(), {"Content-Type": media_type})
+            answer = connection.getresponse()
+            said = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 201:
+            errors = json.loads(said)["errors"]
+            if missing := [str(each["detail"]) for each in errors if each["code"] == "MANIFEST_BLOB_UNKNOWN"]:
+                raise LayersNotFoundException(_required("Layers", missing, repository))
+            raise InvalidParameterException(f"Invalid parameter at 'ImageManifest': {errors[0]['message']}")
+        return _remember(repository, image_tag, image_manifest, media_type, computed)
+
+    ECRBackend.put_image = put_image
+
+
+def _parsed(manifest: str, media_type: str | None) -> tuple[dict[str, Any], str]:
+    try:
+        parsed: dict[str, Any] = json.loads(manifest)
+        media_type = media_type or parsed["mediaType"]
+    except ValueError:
+        wrong = "'Invalid JSON syntax'"
+        raise InvalidParameterException(
+            f"Invalid parameter at 'ImageManifest' failed to satisfy constraint: {wrong}"
+        ) from None
+    except KeyError:
+        raise InvalidParameterException("image manifest mediatype not provided in manifest or parameter") from None
+    return parsed, str(media_type)
+
+
+def _required(what: str, digests: list[str], repository: Repository) -> str:
+    return (
+        f"{what} with digests '[{', '.join(digests)}]' required for pushing image into repository with name "
+        f"'{repository.name}' in the registry with id '{repository.registry_id}' do not exist"
+    )
+
+
+class ImageDigestDoesNotMatchException(ServiceException):  # type: ignore[misc]  # moto is not typed for us
+    """The manifest is another than that of the digest that came with it."""
+
+    code = "ImageDigestDoesNotMatchException"
+
+
+class ImageTagAlreadyExistsException(ServiceException):  # type: ignore[misc]
+    """The tag is another image's and may not move."""
+
+    code = "ImageTagAlreadyExistsException"
+
+
+class LayersNotFoundException(ServiceException):  # type: ignore[misc]
+    """A manifest names layers that are not in the repository."""
+
+    code = "LayersNotFoundException"
+
+
+class ReferencedImagesNotFoundException(ServiceException):  # type: ignore[misc]
+    """An index names images that are not in the repository."""
+
+    code = "ReferencedImagesNotFoundException"
 
 
 class RegistryFront:
@@ -95,11 +194,7 @@ class RegistryFront:
         if request.method == "PUT" and known and _immutable(repository, reference):
             digest = _digest(request.get_data())
             if all(digest != image.get_image_digest() for image in known):
-                message = (
-                    f"The image tag '{reference}' already exists in the '{name}' repository and cannot be overwritten "
-                    "because the repository is immutable."
-                )
-                return _error(400, "TAG_INVALID", message)
+                return _error(400, "TAG_INVALID", _cannot_be_overwritten(repository, reference))
         return None
 
     def _forward(self, request: Request) -> Response:
@@ -116,28 +211,28 @@ class RegistryFront:
         connection.request(request.method, path, body if has_body else None, headers, encode_chunked=chunked)
         answer = connection.getresponse()
         if pushing and answer.status == 201 and found:
-            self._remember(found["name"], found["reference"], body, request.content_type or "", answer)
+            digest = answer.getheader("Docker-Content-Digest") or ""
+            tag = None if found["reference"].startswith("sha256:") else found["reference"]
+            repository = self.ecr.repositories[found["name"]]
+            _remember(repository, tag, body.decode(), request.content_type or "", digest)
         kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _HOP_BY_HOP]
         return Response(_chunks(connection, answer), answer.status, kept, direct_passthrough=True)
 
-    def _remember(
-        self, name: str, reference: str, manifest: bytes, media_type: str, answer: http.client.HTTPResponse
-    ) -> None:
-        """Make the manifest an image of moto's; a tag moves from the image that had it."""
-        repository = self.ecr.repositories[name]
-        digest = answer.getheader("Docker-Content-Digest") or ""
-        tag = None if reference.startswith("sha256:") else reference
-        image = next((i for i in repository.images if i.get_image_digest() == digest), None)
-        if image is None:
-            image = models.Image(self.ecr.account_id, tag, manifest.decode(), name, media_type, digest)
-            repository.images.append(image)
-        for other in repository.images:
-            if tag and other is not image and tag in other.image_tags:
-                other.remove_tag(tag)
-                if not other.image_tags:
-                    other.image_tag = None
-        if tag:
-            image.update_tag(tag)
+
+def _remember(repository: Repository, tag: str | None, manifest: str, media_type: str, digest: str) -> Image:
+    """Make the manifest an image of moto's; a tag moves from the image that had it."""
+    image = next((i for i in repository.images if i.get_image_digest() == digest), None)
+    if image is None:
+        image = Image(repository.account_id, tag, manifest, repository.name, media_type, digest)
+        repository.images.append(image)
+    for other in repository.images:
+        if tag and other is not image and tag in other.image_tags:
+            other.remove_tag(tag)
+            if not other.image_tags:
+                other.image_tag = None
+    if tag:
+        image.update_tag(tag)
+    return image
 
 
 def _immutable(repository: Repository, tag: str) -> bool:
@@ -145,6 +240,13 @@ def _immutable(repository: Repository, tag: str) -> bool:
     filters = repository.image_tag_mutability_exclusion_filters or []
     excluded = any(fnmatch.fnmatchcase(tag, each["filter"]) for each in filters)
     return bool(repository.image_tag_mutability.startswith("IMMUTABLE") != excluded)
+
+
+def _cannot_be_overwritten(repository: Repository, tag: str) -> str:
+    return (
+        f"The image tag '{tag}' already exists in the '{repository.name}' repository and cannot be overwritten "
+        "because the repository is immutable."
+    )
 
 
 def _digest(manifest: bytes) -> str:
