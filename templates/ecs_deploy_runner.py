@@ -78,7 +78,8 @@ def build(config: Config) -> Template:
             "CloneRepository",
             RepositoryName="deploy-runner/clone",
             ImageScanningConfiguration=ImageScanningConfiguration(ScanOnPush=True),
-            LifecyclePolicy=LifecyclePolicy(LifecyclePolicyText=keep_newest(20)),
+            # A version is three: an image for either architecture, and the index of both.
+            LifecyclePolicy=LifecyclePolicy(LifecyclePolicyText=keep_newest(60)),
             DeletionPolicy="RetainExceptOnCreate",
             UpdateReplacePolicy="Retain",
         )
