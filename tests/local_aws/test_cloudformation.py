@@ -1,5 +1,6 @@
 """CloudFormation on this machine: what it refuses, makes, changes and rolls back, and the real command lines."""
 
+import copy
 import json
 import os
 import subprocess
@@ -657,7 +658,12 @@ def test_the_products_own_state_machine_survives_its_substitutions(cfn: Any, aws
         "DefinitionSubstitutions": dict.fromkeys(names, "value-of-a-substitution"),
     }  # fmt: skip
     machine = {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}
-    template = {"Resources": {"Role": ROLE, "Machine": machine}}
+    rule = {"Effect": "Allow", "Action": ["events:PutTargets", "events:PutRule", "events:DescribeRule"],
+            "Resource": "arn:aws:events:*:*:rule/StepFunctionsGetEventsForECSTaskRule"}  # fmt: skip
+    hears: dict[str, Any] = copy.deepcopy(ROLE)
+    policy = {"Version": "2012-10-17", "Statement": [rule]}
+    hears["Properties"]["Policies"] = [{"PolicyName": "hear-of-tasks", "PolicyDocument": policy}]
+    template = {"Resources": {"Role": hears, "Machine": machine}}
     assert create(cfn, "machine", template, Capabilities=["CAPABILITY_IAM"]) == "CREATE_COMPLETE"
     arn = "arn:aws:states:us-east-1:123456789012:stateMachine:deploy-app"
     definition = aws("stepfunctions").describe_state_machine(stateMachineArn=arn)["definition"]

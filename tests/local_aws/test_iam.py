@@ -1,7 +1,9 @@
 """IAM in local AWS: what policies say of a request, and that requests of roles are held to it."""
 
+import base64
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from botocore.exceptions import ClientError
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.sts.models import sts_backends
 
-from deploy_runner.local_aws.iam.authority import trusts_service
+from deploy_runner.local_aws.ecs.containers import Plan
+from deploy_runner.local_aws.ecs.kaniko import KanikoBuild, KanikoError, parse
+from deploy_runner.local_aws.ecs.logs import LogRefused, LogStream
+from deploy_runner.local_aws.iam.authority import refusal, trusts_service
 from deploy_runner.local_aws.iam.evaluate import (
     Asked,
     Decision,
@@ -254,7 +259,7 @@ def main() -> Stack:
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory, main: Stack) -> Iterator[Machine]:
     """Local AWS with the roles of the rendered templates, and a service in dev and one in prod."""
-    machine = light.start(PORT, Path(tmp_path_factory.mktemp("iam")), "iam")
+    machine = light.start(PORT, Path(tmp_path_factory.mktemp("iam")), "iam", "stepfunctions", "ecs")
     iam, ecs = light.client(machine, "iam"), light.client(machine, "ecs")
     trust = trusts(main)
     for name, granted in documents(main).items():
@@ -355,7 +360,7 @@ def test_an_app_pushes_to_its_own_repository_alone(aws: Machine) -> None:
         "imageTag": "x",
         "imageManifestMediaType": "application/vnd.oci.image.manifest.v1+json",
     }
-    assert ecr.put_image(repositoryName="cineos", **image)["image"]
+    assert ecr.batch_get_image(repositoryName="cineos", imageIds=[{"imageTag": "x"}])["failures"]
     assert "ecr:PutImage" in refused(ecr.put_image, repositoryName="createos", **image)[2]
     assert refused(ecr.initiate_layer_upload, repositoryName="createos/cache")[0] == "AccessDeniedException"
 
@@ -463,3 +468,170 @@ def test_services_come_into_the_roles_that_trust_them(
 ) -> None:
     name = arn("iam", f"role/deploy-runner/{role}", "")
     assert trusts_service(name, f"{service}.amazonaws.com", source) is trusted
+
+
+def web_identity(**claims: str) -> str:
+    payload = {
+        "iss": "https://token.actions.githubusercontent.com", "aud": "sts.amazonaws.com",
+        "sub": "repo:lightwave-media/infrastructure-live:environment:deploy-runner", "repository_id": "1000",
+        "ref": "refs/heads/main", "environment": "deploy-runner",
+    } | claims  # fmt: skip
+    return f"e30.{base64.urlsafe_b64encode(json.dumps(payload).encode()).decode().rstrip('=')}.c2ln"
+
+
+def test_a_workflow_comes_in_with_the_claims_that_the_role_trusts(aws: Machine) -> None:
+    sts = light.client(aws, "sts")
+    role = {"RoleArn": arn("iam", "role/deploy-runner/deploy-runner-github", ""), "RoleSessionName": "gh"}
+    no_provider = refused(sts.assume_role_with_web_identity, **role, WebIdentityToken=web_identity())
+    assert no_provider[:2] == ("AccessDenied", 403)
+
+    url = "https://token.actions.githubusercontent.com"
+    light.client(aws, "iam").create_open_id_connect_provider(Url=url, ClientIDList=["sts.amazonaws.com"])
+    keys = sts.assume_role_with_web_identity(**role, WebIdentityToken=web_identity())["Credentials"]
+    states = _client(aws, "stepfunctions", keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
+    assert refused(states.start_execution, stateMachineArn=MACHINE)[0] == "AccessDeniedException"
+    for claims in ({"ref": "refs/heads/other"}, {"repository_id": "6666"}, {"iss": "https://gitlab.example"}):
+        token = web_identity(**claims)
+        assert refused(sts.assume_role_with_web_identity, **role, WebIdentityToken=token)[0] == "AccessDenied"
+
+
+# --- what services do as a role ---------------------------------------------------------------------------------------
+
+STATES_TRUST = {
+    "Version": "2012-10-17",
+    "Statement": {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "states.amazonaws.com"}},
+}
+SYNC = {
+    "StartAt": "A",
+    "States": {
+        "A": {
+            "Type": "Task", "Resource": "arn:aws:states:::ecs:runTask.sync", "End": True,
+            "Parameters": {"TaskDefinition": "x", "Cluster": "x"},
+        }
+    },
+}  # fmt: skip
+PASS = {"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}
+LOGGED = {
+    "level": "ALL",
+    "destinations": [{"cloudWatchLogsLogGroup": {"logGroupArn": arn("logs", "log-group:/aws/vendedlogs/x:*")}}],
+}
+
+
+def test_a_state_machine_needs_a_role_that_can_do_what_step_functions_does(aws: Machine) -> None:
+    iam, states = light.client(aws, "iam"), light.client(aws, "stepfunctions")
+    iam.create_role(RoleName="bare", AssumeRolePolicyDocument=json.dumps(STATES_TRUST))
+    bare = arn("iam", "role/bare", "")
+
+    states.create_state_machine(name="pass", definition=json.dumps(PASS), roleArn=bare)
+    untrusting = arn("iam", "role/deploy-runner/deploy-runner-report-status", "")
+    more: dict[str, Any]
+    for definition, role, more, expected in (
+        (PASS, untrusting, {}, "Neither the global service principal"),
+        (SYNC, bare, {}, f"'{bare}' is not authorized to create managed-rule."),
+        (PASS, bare, {"loggingConfiguration": LOGGED}, "not authorized to access the Log Destination"),
+    ):
+        make = {"name": "no", "definition": json.dumps(definition), "roleArn": role, **more}
+        code, status, message = refused(states.create_state_machine, **make)
+        assert (code, status) == ("AccessDeniedException", 400)
+        assert expected in message
+    ours = arn("iam", "role/deploy-runner/deploy-runner-state-machine", "")
+    whole = {"definition": json.dumps(SYNC), "roleArn": ours, "loggingConfiguration": LOGGED}
+    states.create_state_machine(name="deploy-app-2", **whole)
+
+
+def run_once(aws: Machine, name: str, state: dict[str, Any]) -> Any:
+    states = light.client(aws, "stepfunctions")
+    definition = {"StartAt": "A", "States": {"A": {"Type": "Task", "End": True, **state}}}
+    machine = states.create_state_machine(
+        name=name, definition=json.dumps(definition), roleArn=arn("iam", "role/caller", "")
+    )["stateMachineArn"]
+    execution = states.start_execution(stateMachineArn=machine)["executionArn"]
+    deadline = time.monotonic() + 10
+    while (told := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return told
+
+
+def test_a_state_acts_as_its_own_credentials_where_it_may_assume_them(aws: Machine) -> None:
+    iam = light.client(aws, "iam")
+    iam.create_role(RoleName="caller", AssumeRolePolicyDocument=json.dumps(STATES_TRUST))
+    trust = policy({"Action": "sts:AssumeRole", "Principal": {"AWS": "123456789012"}})
+    iam.create_role(RoleName="lister", AssumeRolePolicyDocument=json.dumps(trust))
+    iam.put_role_policy(RoleName="lister", PolicyName="p", PolicyDocument=json.dumps(policy({"Action": "ecs:List*"})))
+    lists = {"Resource": "arn:aws:states:::aws-sdk:ecs:listClusters", "Parameters": {}}
+    as_lister = lists | {"Credentials": {"RoleArn": arn("iam", "role/lister", "")}}
+
+    told = run_once(aws, "itself", lists)
+    assert (told["status"], told["error"]) == ("FAILED", "Ecs.AccessDeniedException")
+    told = run_once(aws, "not-yet", as_lister)
+    assert told["error"] == "States.Permissions"
+    assert "sts:AssumeRole on resource: arn:aws:iam::123456789012:role/lister" in told["cause"]
+
+    may = json.dumps(policy({"Action": "sts:AssumeRole"}))
+    iam.put_role_policy(RoleName="caller", PolicyName="p", PolicyDocument=may)
+    assert run_once(aws, "now", as_lister)["status"] == "SUCCEEDED"
+
+
+def test_a_task_s_role_must_trust_ecs(aws: Machine) -> None:
+    ecs = light.client(aws, "ecs")
+
+    def says(role: str) -> tuple[str, int, str]:
+        ecs.register_task_definition(
+            family=role, taskRoleArn=arn("iam", f"role/deploy-runner/{role}", ""),
+            containerDefinitions=[{"name": "app", "image": "x", "memory": 9}],
+        )  # fmt: skip
+        return refused(ecs.run_task, cluster="dev", taskDefinition=role, launchType="FARGATE", count=11)
+
+    code, _, message = says("deploy-runner-report-status")
+    assert code == "ClientException"
+    assert message.startswith("ECS was unable to assume the role ")
+    assert "count should be" in says("deploy-runner-no-permissions")[2]
+
+
+def test_a_task_does_not_start_where_its_execution_role_may_not_log(aws: Machine) -> None:
+    configuration = {
+        "logDriver": "awslogs",
+        "options": {"awslogs-group": "/deploy-runner/docker-builder", "awslogs-stream-prefix": "docker-builder"},
+    }
+    light.client(aws, "logs").create_log_group(logGroupName="/deploy-runner/docker-builder")
+
+    def stream(role: str) -> LogStream:
+        name = arn("iam", f"role/deploy-runner/{role}", "")
+        return LogStream(
+            "123456789012", "us-east-1", configuration, "clone", "0123",
+            lambda action, resource: refusal(aws, name, "0123", action, resource),
+        )  # fmt: skip
+
+    assert stream("deploy-runner-docker-builder-execution").stream == "docker-builder/clone/0123"
+    with pytest.raises(LogRefused, match=r"logs:CreateLogStream on resource: .*:log-stream:docker-builder/clone/0123 "):
+        stream("deploy-runner-no-permissions")
+
+
+@pytest.mark.parametrize(
+    ("role", "destination", "cache", "said"),
+    [
+        ("push/push-cineos", "cineos", "cineos/cache", ""),
+        ("push/push-cineos", "createos", "cineos/cache", "DENIED: .*ecr:InitiateLayerUpload .*:repository/createos "),
+        ("push/push-cineos", "cineos", "createos/cache", "DENIED: .*:repository/createos/cache "),
+        ("deploy-runner-no-permissions", "cineos", "cineos/cache", ".* 401 Unauthorized"),
+    ],
+)  # fmt: skip
+def test_a_build_fails_before_it_builds_where_its_role_may_not_push(
+    aws: Machine, role: str, destination: str, cache: str, said: str
+) -> None:
+    session = sts_backends["123456789012"]["aws"].assume_role(
+        region_name="us-east-1", role_session_name="task", role_arn=arn("iam", f"role/deploy-runner/{role}", ""),
+        policy="", duration=900, external_id="",
+    )  # fmt: skip
+    own = {"AWS_ACCESS_KEY_ID": session.access_key_id, "AWS_SESSION_TOKEN": session.session_token}
+    build = KanikoBuild(aws, Plan("kaniko", {}, own, LogStream("", "", {}, "kaniko", "0123"), {}, {}))
+    target = f"{aws.registry}/{destination}:abc"
+    flags = parse([f"--destination={target}", "--cache=true", f"--cache-repo={aws.registry}/{cache}"])
+
+    if said:
+        with pytest.raises(KanikoError, match=f"^error checking push permissions -- .*{said}"):
+            build._check_push_permissions(flags, [target])
+    else:
+        build._check_push_permissions(flags, [target])
+        assert not build._refused(target, "PutImage", "UploadLayerPart", "CompleteLayerUpload")

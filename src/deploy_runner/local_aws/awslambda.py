@@ -39,8 +39,14 @@ from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.exceptions import JsonRESTError
 from moto.iam.models import iam_backends
 from moto.logs import logs_backends
-from moto.sts.models import sts_backends
 
+from deploy_runner.local_aws.iam.authority import (
+    NEVER_RENEWED_SECONDS,
+    CannotAssume,
+    assume_as_service,
+    refusal,
+    trusts_service,
+)
 from deploy_runner.local_aws.machine import Machine
 
 # AWS waits 1 and then 2 minutes before it tries an asynchronous event again ("How Lambda handles errors and retries
@@ -56,6 +62,8 @@ RUNTIME_PACKAGES = (
     "boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six",
     "awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py",
 )  # fmt: skip
+LAMBDA = "lambda.amazonaws.com"
+NOT_ASSUMED = "The role defined for the function cannot be assumed by Lambda."
 # The artifact comes first, then the runtime's own packages; nothing else of this machine can be imported.
 BOOTSTRAP = """\
 import runpy, sys
@@ -315,11 +323,22 @@ class Pool:
         logs = logs_backends[self.function.account_id][self.function.region]
         stream = f"{datetime.now(UTC):%Y/%m/%d}/[{self.function.version}]{id(worker):032x}"
         now = int(time.time() * 1000)
+        if not self._may_log(stream):
+            return
         with self.runtime.logging:
             logs.ensure_log_group(self.group)
             with contextlib.suppress(Exception):  # it is there already
                 logs.create_log_stream(self.group, stream)
             logs.put_log_events(self.group, stream, [{"timestamp": now, "message": line} for line in lines if line])
+
+    def _may_log(self, stream: str) -> bool:
+        """Whether the function's role may write its log; a function whose role may not runs without one."""
+        function = self.function
+        arn = f"arn:aws:logs:{function.region}:{function.account_id}:log-group:{self.group}:log-stream:{stream}"
+        return not any(
+            refusal(self.runtime.machine, function.role, function.function_name, f"logs:{action}", arn)
+            for action in ("CreateLogStream", "PutLogEvents")
+        )
 
     def _forget(self, worker: Worker) -> None:
         self.workers.discard(worker)
@@ -374,11 +393,13 @@ class Runtime:
     def start_worker(self, function: Any) -> Worker:
         """Start a process of this version of the function."""
         folder = self.unpacked(function)
-        sts = sts_backends[function.account_id]["aws"]
-        role = sts.assume_role(
-            region_name=function.region, role_session_name=function.function_name, role_arn=function.role, policy=None,
-            duration=43200, external_id="",
-        )  # fmt: skip
+        arn = _latest(function).function_arn
+        try:
+            role = assume_as_service(
+                self.machine, function.role, LAMBDA, arn, function.function_name, NEVER_RENEWED_SECONDS
+            )
+        except CannotAssume as error:
+            raise _error(403, "AccessDeniedException", NOT_ASSUMED) from error
         config = function.logging_config
         env = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -462,7 +483,10 @@ class Runtime:
                 function = get_backend(function.account_id, function.region).get_function(
                     function.function_name, qualifier
                 )
-            result = self.invoke(function, event, qualifier, request_id)
+            try:
+                result = self.invoke(function, event, qualifier, request_id)
+            except JsonRESTError as error:
+                result = Result.failed(error.error_type, str(error.message))
             if result.error is None or self.stopping.is_set():
                 break
             if attempt < tries and self.stopping.wait(ASYNC_RETRY_SECONDS[attempt - 1]):
@@ -699,9 +723,12 @@ def _patch_versions(runtime: Runtime) -> None:
     def put_function(self: Any, function: Any) -> None:
         plain_put(self, function)
         role = iam_backends[self.account_id]["aws"].get_role_by_arn(function.role)
-        if "lambda.amazonaws.com" not in json.dumps(role.assume_role_policy_document):
+        trusted = LAMBDA in json.dumps(role.assume_role_policy_document)
+        if runtime.machine.enforces_iam:
+            trusted = trusts_service(function.role, LAMBDA, function.function_arn)
+        if not trusted:
             del self._functions[function.function_name]
-            raise InvalidParameterValueException("The role defined for the function cannot be assumed by Lambda.")
+            raise InvalidParameterValueException(NOT_ASSUMED)
 
     def publish_version(self: Any, name_or_arn: str, description: str = "") -> Any:
         function = self.get_function_by_name_or_arn_forbid_qualifier(name_or_arn)

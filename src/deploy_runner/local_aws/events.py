@@ -22,6 +22,7 @@ from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
 from deploy_runner.local_aws.awslambda import may_invoke, resolve, send
+from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service
 from deploy_runner.local_aws.machine import Machine
 
 log = logging.getLogger(__name__)
@@ -128,8 +129,14 @@ def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
         _must_allow(json.loads(queue.policy) if isinstance(queue.policy, str) else queue.policy, "sqs:SendMessage", arn)
         send(account, arn, text)
     elif service == "states":
-        session = boto3.Session("local", "local", region_name=region)
-        session.client("stepfunctions", endpoint_url=machine.endpoint).start_execution(stateMachineArn=arn, input=text)
+        session = boto3.Session(**_credentials(machine, rule, target), region_name=region)
+        client = session.client("stepfunctions", endpoint_url=machine.endpoint)
+        try:
+            client.start_execution(stateMachineArn=arn, input=text)
+        except client.exceptions.ClientError as error:
+            if "AccessDenied" in error.response["Error"]["Code"]:
+                raise NotDelivered("NO_PERMISSIONS", error.response["Error"]["Message"]) from error
+            raise
     elif service == "events" and ":event-bus/" in arn:
         if (account, region) == (rule.account_id, rule.region_name):
             for other in list(
@@ -140,6 +147,22 @@ def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
         rule._send_to_cw_log_group(arn.split(":log-group:")[1].removesuffix(":*"), copy.deepcopy(event))
     else:
         raise NotDelivered("SDK_CLIENT_ERROR", f"Local AWS delivers no events to {arn}")
+
+
+def _credentials(machine: Machine, rule: Any, target: dict[str, Any]) -> dict[str, Any]:
+    """Return credentials of the role that a target names, without which EventBridge may not start an execution."""
+    if not machine.enforces_iam:
+        return {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    try:
+        role = assume_as_service(
+            machine, target.get("RoleArn") or "", "events.amazonaws.com", rule.arn, "EventBridge", 900
+        )
+    except CannotAssume as error:
+        raise NotDelivered("NO_PERMISSIONS", str(error)) from error
+    return {
+        "aws_access_key_id": role.access_key_id, "aws_secret_access_key": role.secret_access_key,
+        "aws_session_token": role.session_token,
+    }  # fmt: skip
 
 
 def _must_allow(policy: Any, action: str, arn: str) -> None:

@@ -182,6 +182,9 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
                 raise InvalidParameterException(
                     f"Override for container named {override.get('name')} is not a container in the TaskDefinition."
                 )
+        for role in filter(None, self.roles_of(definition, overrides)):
+            if why_not := self.roles.why_not(role, f"arn:aws:ecs:{self.region_name}:{self.account_id}:task/*"):
+                raise EcsClientException(why_not)
         count = request.get("count") or 1
         if not 1 <= count <= 10:
             raise InvalidParameterException("count should be between 1 and 10.")
@@ -199,6 +202,14 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
             self.add_task(task)
             task.start()
         return tasks
+
+    def roles_of(self, definition: Any, overrides: dict[str, Any]) -> tuple[str | None, str | None]:
+        """Return a task's execution role and task role, each an ARN where it was given by name."""
+        found = []
+        for key, attribute in (("executionRoleArn", "execution_role_arn"), ("taskRoleArn", "task_role_arn")):
+            role = overrides.get(key) or getattr(definition, attribute, None)
+            found.append(role if not role or role.startswith("arn:") else f"arn:aws:iam::{self.account_id}:role/{role}")
+        return found[0], found[1]
 
     def launch(self, request: dict[str, Any], cluster: Any) -> tuple[str, str | None]:
         """Return launch type and capacity provider. There are no instances here, so all must come to Fargate."""

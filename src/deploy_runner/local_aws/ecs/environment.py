@@ -12,11 +12,12 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from moto.sts.models import sts_backends
 
+from deploy_runner.local_aws.iam.authority import NEVER_RENEWED_SECONDS, assume_as_service, trusts_service
 from deploy_runner.local_aws.machine import Machine
 
 _CLIENT_SECONDS = 30 * 60
+ECS_TASKS = "ecs-tasks.amazonaws.com"
 
 
 class SecretUnavailable(Exception):
@@ -31,26 +32,33 @@ class Roles:
         self._clients: dict[tuple[str, str, str], tuple[float, Any]] = {}
         self._lock = threading.Lock()
 
-    def credentials(self, role_arn: str, session: str) -> dict[str, str]:
-        """Return environment variables with which an SDK acts as the role."""
-        backend = sts_backends[self._machine.account_id]["aws"]
-        assumed = backend.assume_role(
-            region_name=self._machine.region, role_session_name=session, role_arn=role_arn,
-            policy="", duration=3600, external_id="",
-        )  # fmt: skip
+    def why_not(self, role_arn: str, task_arn: str) -> str:
+        """Return what ECS says where a role does not let its tasks in, nothing where it does."""
+        if not self._machine.enforces_iam or trusts_service(role_arn, ECS_TASKS, task_arn):
+            return ""
+        return (
+            f"ECS was unable to assume the role '{role_arn}' that was provided for this task. Please verify that the "
+            "role being passed has the proper trust relationship and permissions and that your IAM user has "
+            "permissions to pass this role."
+        )
+
+    def credentials(self, role_arn: str, session: str, task_arn: str) -> dict[str, str]:
+        """Return environment variables with which an SDK acts as the role. Raises CannotAssume."""
+        assumed = assume_as_service(self._machine, role_arn, ECS_TASKS, task_arn, session, NEVER_RENEWED_SECONDS)
         return {
             "AWS_ACCESS_KEY_ID": assumed.access_key_id,
             "AWS_SECRET_ACCESS_KEY": assumed.secret_access_key,
             "AWS_SESSION_TOKEN": assumed.session_token,
         }
 
-    def client(self, service: str, role_arn: str, region: str) -> Any:
+    def client(self, service: str, role_arn: str, region: str, task_arn: str) -> Any:
         """Return a client that acts as the role, so that a permission that it lacks is seen here too."""
         key = (service, role_arn, region)
         with self._lock:
             made, client = self._clients.get(key, (0.0, None))
             if client is None or time.monotonic() - made > _CLIENT_SECONDS:
-                keys: dict[str, Any] = {k.lower(): v for k, v in self.credentials(role_arn, "ecs-execution").items()}
+                assumed = self.credentials(role_arn, "ecs-execution", task_arn)
+                keys: dict[str, Any] = {name.lower(): value for name, value in assumed.items()}
                 session: Any = boto3.session.Session(**{**keys, "region_name": region})
                 client = session.client(
                     service, endpoint_url=self._machine.endpoint, config=Config(retries={"max_attempts": 1})

@@ -19,6 +19,9 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from deploy_runner.local_aws.ecs.containers import Plan, split_image
+from deploy_runner.local_aws.iam.authority import AccessDenied, TokenInvalid, check, session_of
+from deploy_runner.local_aws.iam.evaluate import Asked
+from deploy_runner.local_aws.iam.requests import Call, image_need
 from deploy_runner.local_aws.machine import Machine
 
 _BOOLEANS = {
@@ -43,6 +46,10 @@ _NO_DOCKERFILE = (
     "error resolving dockerfile path: please provide a valid path to a Dockerfile within the build context "
     "with --dockerfile"
 )
+# docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html
+_PUSH = (
+    "BatchCheckLayerAvailability", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "PutImage",
+)  # fmt: skip
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
@@ -140,6 +147,7 @@ class KanikoBuild:
         pushing = flags.get("no-push", ["false"])[-1] != "true"
         if pushing and not destinations:
             raise KanikoError("Error: you must provide --destination, or use --no-push")
+        self._check_push_permissions(flags, destinations if pushing else [])
         context = self._context(flags)
         dockerfile = self._dockerfile(flags, context)
         tag = destinations[0] if destinations else None
@@ -209,12 +217,52 @@ class KanikoBuild:
         pairs = (word.partition("=") for word in words)
         return {name: value if equals else self._plan.environment.get(name, "") for name, equals, value in pairs}
 
+    def _check_push_permissions(self, flags: dict[str, list[str]], destinations: list[str]) -> None:
+        """Fail before the build where the task's role may not push: executor/push.go, CheckPushPermissions.
+
+        A registry's client signs nothing, so here is where ECR's permissions are looked at.
+        """
+        if flags.get("skip-push-permission-check", ["false"])[-1] == "true":
+            return
+        caching = flags.get("cache", ["false"])[-1] == "true" and flags.get("no-push-cache", ["false"])[-1] != "true"
+        caches = flags.get("cache-repo", []) if caching and destinations else []
+        for target in [*destinations, *caches]:
+            if said := self._refused(target, "InitiateLayerUpload"):
+                repository = split_image(target)[0].partition("/")[2]
+                raise KanikoError(
+                    "error checking push permissions -- make sure you entered the correct tag name, and that you are "
+                    f'authenticated correctly, and try again: checking push permission for "{target}": '
+                    f"POST https://{self._machine.registry}/v2/{repository}/blobs/uploads/: {said}"
+                )
+
+    def _refused(self, target: str, *actions: str) -> str:
+        """Return what the registry says where the task's role may not do all of this to an image of ECR's."""
+        registry, _, name = split_image(target)[0].partition("/")
+        if registry != self._machine.registry or not self._machine.enforces_iam:
+            return ""
+        own = self._plan.environment
+        call = Call("ecr", "GetAuthorizationToken", {}, self._machine.account_id, self._machine.region)
+        try:
+            session = session_of(own.get("AWS_ACCESS_KEY_ID", ""), own.get("AWS_SESSION_TOKEN", ""))
+            if session is None:
+                return "unexpected status code 401 Unauthorized: Not Authorized"
+            check(session, [Asked("ecr:GetAuthorizationToken", "*")])
+        except (AccessDenied, TokenInvalid):
+            return "unexpected status code 401 Unauthorized: Not Authorized"
+        try:
+            check(session, [image_need(call, action, name) for action in actions])
+        except AccessDenied as error:
+            return f"DENIED: {error}"
+        return ""
+
     def _push(self, built: str, destination: str, flags: dict[str, list[str]]) -> str:
         api = self._machine.engine.client.api
         repository, tag = split_image(destination)
         if destination != built:
             api.tag(built, repository, tag, force=True)
         self._plan.logs.line(f"Pushing image to {destination}")
+        if said := self._refused(destination, *_PUSH):
+            raise KanikoError(f"error pushing image: failed to push to destination {destination}: {said}")
         for line in api.push(repository, tag=tag, stream=True, decode=True):
             error = line.get("error")
             if error and "immutable" in error and flags.get("push-ignore-immutable-tag-errors", [""])[-1] == "true":

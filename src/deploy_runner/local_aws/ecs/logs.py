@@ -1,7 +1,7 @@
 """The awslogs driver: a container's lines become events of CloudWatch Logs, as they are written."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from moto.logs.models import logs_backends
@@ -13,25 +13,43 @@ class LogGroupMissing(Exception):
     """The task cannot start: its log group does not exist, and the driver may not create it."""
 
 
+class LogRefused(Exception):
+    """The task cannot start: its execution role may not create the stream."""
+
+
 class LogStream:
     """Where one container's output goes; without the awslogs driver, nowhere."""
 
-    def __init__(self, account: str, region: str, configuration: dict[str, Any], container: str, task_id: str) -> None:
-        """Make the stream `prefix/container/task-id`. Raises LogGroupMissing."""
+    def __init__(
+        self, account: str, region: str, configuration: dict[str, Any], container: str, task_id: str,
+        why_not: Callable[[str, str], str] = lambda action, resource: "",
+    ) -> None:  # fmt: skip
+        """Make the stream `prefix/container/task-id`. Raises LogGroupMissing, LogRefused.
+
+        `why_not` says why the execution role may not do an action on a resource. What it may not write is lost.
+        """
         self.group = self.stream = ""
         self._partial = b""
         if configuration.get("logDriver") != "awslogs":
             return
         options = configuration.get("options") or {}
-        self._backend = logs_backends[account][options.get("awslogs-region", region)]
+        region = options.get("awslogs-region", region)
+        self._backend = logs_backends[account][region]
         self.group = options.get("awslogs-group", "")
         prefix = options.get("awslogs-stream-prefix")
         self.stream = f"{prefix}/{container}/{task_id}" if prefix else task_id
+        arn = f"arn:aws:logs:{region}:{account}:log-group:{self.group}:log-stream:"
         if self.group not in self._backend.groups:
             if str(options.get("awslogs-create-group")).lower() != "true":
                 raise LogGroupMissing(self.group)
+            if said := why_not("logs:CreateLogGroup", arn):
+                raise LogRefused(said)
             self._backend.create_log_group(self.group, {})
+        if said := why_not("logs:CreateLogStream", f"{arn}{self.stream}"):
+            raise LogRefused(said)
         self._backend.ensure_log_stream(self.group, self.stream)
+        if why_not("logs:PutLogEvents", f"{arn}{self.stream}"):
+            self.stream = ""
 
     def write(self, chunk: bytes) -> None:
         """Take output as it comes; whole lines become events."""

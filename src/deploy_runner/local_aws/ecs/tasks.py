@@ -25,11 +25,13 @@ from deploy_runner.local_aws.ecs.containers import (
     is_kaniko,
     namespace,
     pull,
+    split_image,
 )
 from deploy_runner.local_aws.ecs.environment import SecretUnavailable, secret_value
 from deploy_runner.local_aws.ecs.kaniko import KanikoBuild
-from deploy_runner.local_aws.ecs.logs import LogGroupMissing, LogStream
+from deploy_runner.local_aws.ecs.logs import LogGroupMissing, LogRefused, LogStream
 from deploy_runner.local_aws.ecs.shapes import hex_id, now
+from deploy_runner.local_aws.iam.authority import refusal
 
 _STOP_SECONDS = 30  # stopTimeout's default: API_ContainerDefinition
 _HEALTH_PROBE_SECONDS = 0.3  # until a container is healthy for the first time; ECS waits for a whole interval
@@ -293,29 +295,31 @@ class Task:
         """Fetch secrets and images, and plan the containers."""
         self._to("PENDING")
         wanted, definition = self._wanted, self._wanted.definition
-        execution_role = wanted.overrides.get("executionRoleArn") or getattr(definition, "execution_role_arn", None)
-        task_role = wanted.overrides.get("taskRoleArn") or getattr(definition, "task_role_arn", None)
+        execution_role, task_role = self._backend.roles_of(definition, wanted.overrides)
+        for role in filter(None, (execution_role, task_role)):
+            if why_not := self._backend.roles.why_not(role, self.task_arn):
+                raise FailedToStart(why_not)
         region = self._backend.region_name
         base = {
             "AWS_REGION": region, "AWS_DEFAULT_REGION": region, "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
             "AWS_ENDPOINT_URL": self._machine.endpoint,
         }  # fmt: skip
         if task_role:
-            base |= self._backend.roles.credentials(task_role, self.id)
+            base |= self._backend.roles.credentials(task_role, self.id, self.task_arn)
         key, _, value = self._machine.engine.label.partition("=")
         labels = {key: value, "com.amazonaws.ecs.task-arn": self.task_arn}
         for container in self.containers:
             environment = base | {e["name"]: e.get("value", "") for e in container.definition.get("environment") or []}
             environment |= self._secrets(container, execution_role)
             environment = {name: self._machine.for_container(text) for name, text in environment.items()}
-            logs = self._logs(container)
+            logs = self._logs(container, execution_role)
             container.plan = Plan(
                 container.name, container.definition, environment, logs, self._binds(container), labels
             )
         self.times["pullStartedAt"] = now()
         for container in self.containers:
             if not is_kaniko(container.definition["image"]):
-                self._pull(container)
+                self._pull(container, execution_role)
         self.times["pullStoppedAt"] = now()
         real = [c for c in self.containers if not is_kaniko(c.definition["image"])]
         publish = [] if self._machine.engine.addresses_reachable else self._ports()
@@ -332,8 +336,31 @@ class Task:
         mappings = [m for c in self.containers for m in c.definition.get("portMappings") or []]
         return [m["containerPort"] for m in mappings if m.get("protocol", "tcp") == "tcp" and "containerPort" in m]
 
-    def _pull(self, container: Container) -> None:
+    def _may(self, role: str | None, action: str, resource: str) -> str:
+        """Return why the execution role may not do what is done as it, nothing where it may."""
+        said = refusal(self._machine, role, self.id, action, resource) if role else ""
+        return f"AccessDeniedException: {said}" if said else ""
+
+    def _may_pull(self, image: str, role: str | None) -> None:
+        repository, reference = split_image(image)
+        registry, _, name = repository.partition("/")
+        if registry != self._machine.registry or name.startswith("public.ecr.aws/"):
+            return
+        if said := self._may(role, "ecr:GetAuthorizationToken", "*"):
+            raise FailedToStart(
+                "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
+                "failed: unable to retrieve ecr registry auth: service call has been retried 1 time(s): " + said
+            )
+        arn = f"arn:aws:ecr:{self._backend.region_name}:{self._backend.account_id}:repository/{name}"
+        if any(self._may(role, f"ecr:{action}", arn) for action in ("BatchGetImage", "GetDownloadUrlForLayer")):
+            raise CannotPull(
+                f"CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref "
+                f"{image}: pulling from host {registry} failed with status code [manifests {reference}]: 403 Forbidden"
+            )
+
+    def _pull(self, container: Container, role: str | None) -> None:
         try:
+            self._may_pull(container.definition["image"], role)
             image, container.digest = pull(self._machine, container.definition["image"])
         except CannotPull as error:
             container.reason = str(error)
@@ -348,7 +375,7 @@ class Task:
             try:
                 found[secret["name"]] = secret_value(
                     secret["valueFrom"],
-                    lambda service, where: self._backend.roles.client(service, role or "", where),
+                    lambda service, where: self._backend.roles.client(service, role or "", where, self.task_arn),
                     region,
                 )
             except SecretUnavailable as error:
@@ -358,18 +385,22 @@ class Task:
                 ) from error
         return found
 
-    def _logs(self, container: Container) -> LogStream:
+    def _logs(self, container: Container, role: str | None) -> LogStream:
         configuration = container.definition.get("logConfiguration") or {}
+        failed = (
+            "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: "
+            "failed to create Cloudwatch log stream: "
+        )
         try:
             return LogStream(
-                self._backend.account_id, self._backend.region_name, configuration, container.name, self.id
-            )
+                self._backend.account_id, self._backend.region_name, configuration, container.name, self.id,
+                lambda action, resource: self._may(role, action, resource),
+            )  # fmt: skip
         except LogGroupMissing as error:
-            raise FailedToStart(
-                "ResourceInitializationError: failed to validate logger args: create stream has been retried 1 times: "
-                "failed to create Cloudwatch log stream: ResourceNotFoundException: The specified log group does not "
-                f"exist. : {error}"
-            ) from error
+            message = f"{failed}ResourceNotFoundException: The specified log group does not exist. : {error}"
+            raise FailedToStart(message) from error
+        except LogRefused as error:
+            raise FailedToStart(f"{failed}{error}") from error
 
     def _binds(self, container: Container) -> dict[str, dict[str, str]]:
         mounts = list(container.definition.get("mountPoints") or [])

@@ -27,6 +27,9 @@ from deploy_runner.local_aws.iam.evaluate import (
 )
 from deploy_runner.local_aws.machine import Machine
 
+# AWS renews a task's and a function's credentials while it runs; here they are environment variables.
+NEVER_RENEWED_SECONDS = 30 * 24 * 3600
+
 
 class AccessDenied(Exception):
     """The text is AWS's message."""

@@ -39,7 +39,7 @@ from moto.stepfunctions.parser.asl.eval.event.logging import (
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped
 from moto.stepfunctions.parser.backend import execution as moto_execution
 
-from deploy_runner.local_aws.stepfunctions import tasks
+from deploy_runner.local_aws.stepfunctions import permissions, tasks
 from deploy_runner.local_aws.stepfunctions.interpreter import compact_json
 
 MAX_INPUT_BYTES = 262_144
@@ -176,6 +176,9 @@ class Backend(parser_models.StepFunctionsParserBackend):
     def create_state_machine(self, name: str, definition: str, roleArn: str, **options: Any) -> StateMachine:
         """Create a state machine; the same call again gives the same one, else a name that is taken is an error."""
         self._validate_definition(definition=definition)
+        arn = f"arn:aws:states:{self.region_name}:{self.account_id}:stateMachine:{name}"
+        settings = options.get("loggingConfiguration")
+        permissions.check_role(tasks._Task.clients.machine, arn, roleArn, definition, settings)
         known = next((machine for machine in self.state_machines if machine.name == name), None)
         same = known and (known.definition, known.roleArn) == (definition, roleArn)
         if known and not same:
@@ -202,6 +205,10 @@ class Backend(parser_models.StepFunctionsParserBackend):
         if definition is not None:
             self._validate_definition(definition=definition)
         machine = self.describe_state_machine(arn)
+        permissions.check_role(
+            tasks._Task.clients.machine, machine.arn, role_arn or machine.roleArn, definition or machine.definition,
+            logging_configuration or machine.loggingConfiguration,
+        )  # fmt: skip
         before = _revision(machine)
         models.StepFunctionBackend.update_state_machine(self, arn, definition, role_arn, *changes[2:])
         if _revision(machine) != before:
