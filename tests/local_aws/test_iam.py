@@ -384,6 +384,8 @@ def test_the_state_machine_runs_builders_in_its_cluster_with_their_roles(aws: Ma
     push = {"overrides": {"taskRoleArn": arn("iam", "role/deploy-runner/push/push-cineos", "")}, "tags": TAGS}
 
     refused_by_service(ecs.run_task, **run, **push)
+    aws_only = Call("ecs", "RunTask", {**run, "propagateTags": "TASK_DEFINITION"}, "123456789012", "us-east-1")
+    assert [one.action for one in needs(aws_only) or []] == ["ecs:RunTask", "ecs:TagResource"]
     assert "ecs:RunTask" in refused(ecs.run_task, **run | {"cluster": "dev"})[2]
     # A family without a revision is another resource, which FAMILY:* does not name.
     assert "ecs:RunTask" in refused(ecs.run_task, **run | {"taskDefinition": "docker-builder-arm64"})[2]

@@ -143,11 +143,14 @@ def _definition(call: Call, name: str) -> tuple[str, Any]:
 
 
 def _tag_on_creation(call: Call, resource: str) -> Iterator[Asked]:
-    """Amazon ECS Developer Guide, "Grant permission to tag resources on creation"."""
-    if call.parameters.get("tags"):
-        context: Context = {
-            "ecs:CreateAction": call.operation, "aws:ResourceTag/": None, **_tags("Request", call.parameters["tags"])
-        }  # fmt: skip
+    """Amazon ECS Developer Guide, "Grant permission to tag resources on creation".
+
+    Tags that ECS sets or propagates count as well (cn-terraform/terraform-aws-ecs-fargate-scheduled-task#42).
+    """
+    given = call.parameters
+    if given.get("tags") or given.get("enableECSManagedTags") or given.get("propagateTags", "NONE") != "NONE":
+        context: Context = {"ecs:CreateAction": call.operation, "aws:ResourceTag/": None}
+        context |= _tags("Request", given.get("tags"))
         yield Asked("ecs:TagResource", resource, context)
 
 
