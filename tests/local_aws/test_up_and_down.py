@@ -14,6 +14,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from deploy_runner.local_aws.base_images import cache_dir
 from tests.left_behind import left_behind
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("up_and_down")]
@@ -90,6 +91,23 @@ def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subproces
         other.wait(30)
 
 
+def test_it_starts_over_where_the_engines_records_are_broken(up: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    up.terminate()
+    up.wait(30)
+    (cache_dir() / f"local-{PORT}" / "engine" / "root" / "libpod" / "bolt_state.db").write_bytes(b"broken")
+
+    again = start(tmp_path / "again")
+
+    again.terminate()
+    assert again.wait(30) == 0
+    assert left_behind(PORT) == []
+
+
+def test_eval_of_the_exports_fails_where_there_are_none() -> None:
+    exports = say("env", "--port", str(PORT + 8)).stdout
+    assert subprocess.run(["sh", "-c", 'eval "$1" && echo went on', "sh", exports], check=False).returncode != 0
+
+
 def test_the_exports_point_a_shell_at_it(up: subprocess.Popen[bytes]) -> None:
     script = say("env", "--port", str(PORT)).stdout
     shell = subprocess.run(
@@ -111,6 +129,7 @@ def test_a_second_one_on_the_same_port_is_told_what_to_do(up: subprocess.Popen[b
 
 def test_a_port_that_something_else_has_is_named() -> None:
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", PORT + 2))
         other.listen()
         refused = say("up", "--port", str(PORT))

@@ -194,7 +194,7 @@ def test_a_build_alone_opens_no_github_deployment(
 def test_a_rollback_is_told_with_its_line(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
-    line = "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; v41 still serves"
+    line = "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; revision 41 still serves"
     failure = {"state": "WaitForStable", "error": "RolloutRolledBack", "cause": line}
     told = report("outcome", deployment, context, failure=failure, github_deployment_id=77)
     assert told == {"verdict": "ROLLED_BACK", "error": "RolloutRolledBack", "cause": line}

@@ -102,7 +102,7 @@ def test_a_reason_is_one_line_that_says_what_how_often_and_what_serves() -> None
     failed = Failed(RolloutRolledBack, "ECS rolled back")
     stopped = [StoppedTask("t", "app", 1)] * 2
     said = reason(ROLLOUT, observed, failed, stopped, "KeyError: 'DATABASE_URL'\n")
-    assert said == "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; v41 still serves"
+    assert said == "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; revision 41 still serves"
     nothing = reason(Rollout("cineos", "a", "dev", OURS), Observed("ACTIVE", 1), failed)
     assert nothing == "cineos: ECS rolled back; nothing serves"
     assert len(reason(ROLLOUT, observed, failed, stopped, "x" * 5000)) <= 200

@@ -112,7 +112,7 @@ def test_a_rollback_is_a_failure_with_its_reason_in_one_line(run: Run) -> None:
     assert isinstance(run.settle(), Failed)
     [(kind, given)] = run.states.answers
     assert (kind, given["error"]) == ("failure", "RolloutRolledBack")
-    assert given["cause"] == "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; v1 still serves"
+    assert given["cause"] == "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; revision 1 still serves"
     assert old is not None
 
 

@@ -30,8 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
             remedy="cd to the checkout, then `make demo`",
         )
     folder = Path(tempfile.mkdtemp(prefix="deploy-runner-demo-"))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
     if not console.is_terminal:
+        console.soft_wrap = True
         console.width = 132  # a pipe has none of its own, and a table should not be squeezed into 80
     try:
         with Walkthrough(checkout, folder, arguments.port) as walk:
@@ -91,7 +92,9 @@ class Demo:
         for problem in self.wrong:
             console.print(f"[red]✗ {escape(problem)}[/red]")
         if not self.wrong:
-            console.print(f"[green]✓[/green] all as it should be, in {time.monotonic() - self.began:.0f} s")
+            seconds = time.monotonic() - self.began
+            console.print(f"[green]✓[/green] all as it should be, in {seconds:.0f} s. AWS goes down again;")
+            console.print("  to keep it up and play: deploy-runner local up (in .venv/bin)")
         return 1 if self.wrong else 0
 
     @contextmanager
@@ -156,12 +159,20 @@ class Demo:
         table = Table(title="Deployments", title_justify="left")
         for heading in ("deployment", "verdict"):
             table.add_column(heading, overflow="fold")
-        for heading in ("validate s", "build s", "deploy s", "wait s", "all s", "transitions", "cost $"):
-            table.add_column(heading, justify="right")
-        groups = (("ValidateRequest",), ("BuildImage",), ("RegisterRevisions", "DeployServices"), ("WaitForStable",))
+        # The phases stand above too: a narrow terminal does without them here, so that nothing is cut.
+        groups = {
+            "validate s": ("ValidateRequest",),
+            "build s": ("BuildImage",),
+            "deploy s": ("RegisterRevisions", "DeployServices"),
+            "wait s": ("WaitForStable",),
+        }
+        if self.console.width < 120:
+            groups = {}
+        for heading in (*groups, "all s", "transitions", "cost $"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for title, execution in self.shown:
             seconds = []
-            for group in groups:
+            for group in groups.values():
                 spent = [p.seconds or 0 for p in execution.phases if p.name in group]
                 seconds.append(f"{sum(spent):.1f}" if spent else "–")
             build = sum(p.seconds or 0 for p in execution.phases if p.name == "BuildImage")

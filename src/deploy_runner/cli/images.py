@@ -55,17 +55,32 @@ def run(arguments: argparse.Namespace) -> int:
     """Build, push, and print each image's URI by digest."""
     import boto3
     import docker
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
+    output, dockerfile, sources = CLONE
+    if not (Path.cwd() / dockerfile).is_file():
+        raise ImagesNotPushed(
+            rule="The images are built from a checkout of the deploy runner", value=f"no {dockerfile} in {Path.cwd()}",
+            remedy="cd to the checkout",
+        )  # fmt: skip
     try:
         stack = boto3.client("cloudformation").describe_stacks(StackName=arguments.stack)["Stacks"][0]
     except ClientError as error:
         raise ImagesNotPushed(
-            rule="the stack exists", value=f"{arguments.stack}: {error.response['Error']['Message']}",
+            rule="The stack must exist", value=f"{arguments.stack}: {error.response['Error']['Message']}",
             remedy="`sam deploy` first, or name it with --stack",
         ) from error  # fmt: skip
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    output, dockerfile, sources = CLONE
+    except BotoCoreError as error:  # no region, no credentials, no answer
+        raise ImagesNotPushed(
+            rule="AWS must be reached to see the stack", value=str(error),
+            remedy="Set a region and credentials, as for the AWS CLI",
+        ) from error  # fmt: skip
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    if output not in outputs:
+        raise ImagesNotPushed(
+            rule=f"The stack must have the output {output}", value=f"{arguments.stack} is {stack['StackStatus']}",
+            remedy="Mend it with `sam deploy` first",
+        )  # fmt: skip
     uri, tag = outputs[output], source_hash(Path.cwd(), sources)
     try:
         engine = docker.from_env()
@@ -80,12 +95,12 @@ def run(arguments: argparse.Namespace) -> int:
         print(put_index(ecr, uri, tag, platforms))
     except docker.errors.DockerException as error:
         raise ImagesNotPushed(
-            rule="the images are built and pushed by a container engine", value=str(error)[-400:],
+            rule="A container engine must build and push the images", value=str(error)[-400:],
             remedy="start Docker, or set DOCKER_HOST to an engine's socket",
         ) from error  # fmt: skip
     except ClientError as error:
         raise ImagesNotPushed(
-            rule=f"ECR takes the images of {uri}", value=error.response["Error"]["Message"],
+            rule=f"ECR must take the images of {uri}", value=error.response["Error"]["Message"],
             remedy="you need ecr:GetAuthorizationToken, ecr:BatchGetImage, ecr:PutImage and what a push needs",
         ) from error  # fmt: skip
     return 0
@@ -138,7 +153,7 @@ def build(engine: Any, checkout: Path, dockerfile: str, platform: str, image: st
 
 def _not_built(platform: str, why: str) -> PlatformNotBuilt:
     return PlatformNotBuilt(
-        rule="the container engine runs programs of each platform that it builds for",
+        rule="The container engine must run programs of each platform that it builds for",
         value=f"{platform}: {why}",
         remedy="Install QEMU's binfmt handlers (Docker Desktop has them), or give `--platform native` "
         "where only apps of this machine's architecture are built",

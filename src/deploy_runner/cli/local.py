@@ -64,11 +64,11 @@ def up(arguments: argparse.Namespace) -> int:
             print(
                 f"AWS on this machine is up.\n\n"
                 f"  AWS         {machine.endpoint}  (account {machine.account_id}, {machine.region})\n"
-                f"  GitHub      {machine.github_url}  (API at /api/v3)\n"
+                f"  GitHub      {machine.github_url}  (git, and the API at /api/v3)\n"
                 f"  registry    {machine.registry}  (what ECR hands out)\n"
                 f"  containers  {machine.engine.version}, network {machine.engine.network}\n"
                 f"  its files   {machine.state_dir}\n\n"
-                f'  eval "$(deploy-runner local env{flag})"     in another shell, then sam, aws and git talk to it\n'
+                f'  eval "$(deploy-runner local env{flag})"     in another shell, then sam, aws and boto3 talk to it\n'
                 f"  deploy-runner local services{flag}          where each service answers\n\n"
                 f"Ctrl-C takes everything down.",
                 flush=True,
@@ -82,7 +82,12 @@ def up(arguments: argparse.Namespace) -> int:
 
 def env(arguments: argparse.Namespace) -> int:
     """Print what points sam, aws, git and boto3 at the running local AWS."""
-    exports = _ask(arguments.port, "env")
+    try:
+        exports = _ask(arguments.port, "env")
+    except NotRunning:
+        if arguments.format == "shell":
+            print("false")  # so that `eval "$(deploy-runner local env)" && ...` does not go on, perhaps to real AWS
+        raise
     if arguments.format == "json":
         print(json.dumps(exports, indent=2))
     else:

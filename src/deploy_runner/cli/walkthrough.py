@@ -4,9 +4,11 @@
 what a user would type: `deploy-runner local up`, `sam`, `aws`, `git`.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -69,9 +71,9 @@ def run(
     if done.returncode != expect:
         said = (done.stdout[-1500:] + done.stderr[-3000:]).strip()
         raise StepFailed(
-            rule=f"`{' '.join(command[:4])}` ends with exit code {expect}",
-            value=f"exit code {done.returncode}",
-            remedy=f"read what it said:\n{said}",
+            rule=f"`{' '.join(command[:4])}` must end with exit code {expect}",
+            value=done.returncode,
+            remedy=f"It said:\n{said}",
         )
     return done.stdout
 
@@ -96,6 +98,12 @@ class Walkthrough:
 
     def start(self, timeout: float = 60) -> None:
         """`deploy-runner local up`, and wait until it answers."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            raise StepFailed(
+                rule="The walk-through needs a local AWS of its own",
+                value=f"port {self.port} is taken already",
+                remedy=f"End what listens there, or: deploy-runner local demo --port {self.port + 100}",
+            )
         log = self.folder / "local-aws.log"
         with log.open("wb") as output:
             self._aws = subprocess.Popen(

@@ -224,8 +224,10 @@ def reason(
 ) -> str:
     """Return one line for people, at most 200 characters: what happened, how often, the last log line, what serves now.
 
-    As in: cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; v41 still serves
+    As in: cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; revision 41 still serves
     """
+    if failed.error is RolloutReplaced and seen.primary and seen.primary.task_definition:
+        return f"{rollout.service}: {version(seen.primary.task_definition)} was deployed meanwhile, and takes over"
     serves = what_serves(rollout, seen)
     if failed.error in (RolloutFailed, RolloutRolledBack) and stopped:
         kinds = Counter(_kind(task) for task in stopped)
@@ -263,6 +265,6 @@ def what_serves(rollout: Rollout, seen: Observed) -> str:
 
 
 def version(task_definition: str) -> str:
-    """Return v41 for a task definition's ARN that ends in :41."""
+    """Return "revision 41" for a task definition's ARN that ends in :41."""
     found = re.search(r":([0-9]+)$", task_definition)
-    return f"v{found.group(1)}" if found else "another revision"
+    return f"revision {found.group(1)}" if found else "another revision"

@@ -185,6 +185,18 @@ def _docker() -> tuple[docker.DockerClient, str] | None:
 
 
 def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
+    try:
+        return _start_podman(state_dir, images_dir, port, name)
+    except (DockerException, NoContainerEngine):
+        # Its records are broken, as they can be after a kill at a bad moment: without them, and without its images.
+        end_containers_below(images_dir)
+        unmount_below(images_dir)
+        shutil.rmtree(images_dir)
+        (state_dir / "podman.sock").unlink(missing_ok=True)
+        return _start_podman(state_dir, images_dir, port, name)
+
+
+def _start_podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
     (state_dir / "containers.conf").write_text(CONTAINERS_CONF)
     (state_dir / "registries.conf").write_text(REGISTRIES_CONF.format(registry=f"127.0.0.1:{port + 2}"))
     env = os.environ | {
@@ -219,7 +231,9 @@ def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
             folder=images_dir,
             _service=service,
         )
-        engine.clean()
+        # What a killed instance left, also of containers that Podman has forgotten.
+        engine.clean(5)
+        end_containers_below(images_dir)
         pool = docker.types.IPAMPool(subnet=f"{subnet}.0/24", gateway=f"{subnet}.1")
         ipam = docker.types.IPAMConfig(pool_configs=[pool])
         bridge = {"com.docker.network.bridge.name": engine.bridge}

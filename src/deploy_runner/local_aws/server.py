@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import importlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -40,6 +41,7 @@ def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) ->
     lock = _own(state_dir, port)
     _end_what_was_killed(state_dir.parent)
     (state_dir / RUNNING).touch()
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns of metrics that nobody asked for
     os.environ.setdefault("MOTO_S3_CUSTOM_ENDPOINTS", f"http://127.0.0.1:{port}")
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     default_user_config["lambda"] = {"use_docker": False}
