@@ -227,8 +227,7 @@ class Walkthrough:
         git("init", "-q", "-b", "main")
         git("config", "user.name", "A developer")
         git("config", "user.email", "developer@example.com")
-        token_url = self.github.replace("://", f"://x-access-token:{self.env['LOCAL_GITHUB_TOKEN']}@")
-        git("remote", "add", "origin", f"{token_url}/{name}.git")
+        git("remote", "add", "origin", f"{self.env['LOCAL_GIT_URL']}/{name}.git")
         return clone
 
     def push(self, clone: Path, message: str, branch: str = "main") -> str:

@@ -29,3 +29,4 @@ def install(machine: Machine) -> None:
     machine.serve(LocalGitHub(state), machine.github_port, "GitHub")
     machine.exports["LOCAL_GITHUB_URL"] = machine.github_url
     machine.exports["LOCAL_GITHUB_TOKEN"] = state.developer_token
+    machine.exports["LOCAL_GIT_URL"] = machine.github_url.replace("://", f"://x-access-token:{state.developer_token}@")
