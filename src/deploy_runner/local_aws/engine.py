@@ -153,7 +153,7 @@ def start_engine(state_dir: Path, images_dir: Path, port: int) -> Engine:
     if found is None:
         remedy = (
             "Start Docker Desktop" if sys.platform == "darwin"
-            else "Start Docker, or as root: apt-get install podman runc netavark aardvark-dns"
+            else "Start Docker, or as root: apt-get install podman runc netavark"
         )  # fmt: skip
         raise NoContainerEngine("Containers need Docker or Podman", "neither answers here", remedy)
     client, version = found
@@ -234,10 +234,16 @@ def _start_podman(state_dir: Path, images_dir: Path, port: int, name: str) -> En
         # What a killed instance left, also of containers that Podman has forgotten.
         engine.clean(5)
         end_containers_below(images_dir)
-        pool = docker.types.IPAMPool(subnet=f"{subnet}.0/24", gateway=f"{subnet}.1")
-        ipam = docker.types.IPAMConfig(pool_configs=[pool])
-        bridge = {"com.docker.network.bridge.name": engine.bridge}
-        client.networks.create(name, driver="bridge", labels={LABEL: name}, ipam=ipam, options=bridge)
+        # By Podman's own API, since Docker's cannot do without names: their server, one for all instances, would stay.
+        network: dict[str, Any] = {
+            "name": name,
+            "driver": "bridge",
+            "network_interface": engine.bridge,
+            "labels": {LABEL: name},
+        }
+        network |= {"dns_enabled": False, "subnets": [{"subnet": f"{subnet}.0/24", "gateway": f"{subnet}.1"}]}
+        url = f"{client.api.base_url}/v4.0.0/libpod/networks/create"
+        client.api._raise_for_status(client.api.post(url, json=network))
     except BaseException:
         end(service)
         raise
@@ -253,7 +259,7 @@ def _connect(address: Path, service: "subprocess.Popen[bytes]", log: Path) -> do
         except (DockerException, OSError) as error:
             if service.poll() is not None or time.monotonic() > deadline:
                 said = log.read_text(errors="replace").strip().splitlines()
-                remedy = "Run `podman info` to see more; on Debian: apt-get install podman runc netavark aardvark-dns"
+                remedy = "Run `podman info` to see more; on Debian: apt-get install podman runc netavark"
                 value = said[-1] if said else "no answer"
                 raise NoContainerEngine("Podman's service must start", value, remedy) from error
             time.sleep(0.03)
