@@ -70,23 +70,15 @@ def _policy() -> dict[str, Any]:
         allow(
             "ServicesOfTheEnvironment",
             [
-                "ecs:DescribeServiceDeployments",
                 "ecs:DescribeServiceRevisions",
                 "ecs:DescribeServices",
                 "ecs:ListServiceDeployments",
-                "ecs:StopServiceDeployment",
                 "ecs:UpdateService",
             ],
             arn("ecs", "service/*"),
             tagged,
         ),
         # These have no tags of their own. ECS wants the service's statement above as well.
-        allow(
-            "RolloutsOfTheEnvironment",
-            ["ecs:DescribeServiceDeployments", "ecs:StopServiceDeployment"],
-            arn("ecs", "service-deployment/*"),
-            in_clusters,
-        ),
         allow(
             "RevisionsOfTheEnvironment", ["ecs:DescribeServiceRevisions"], arn("ecs", "service-revision/*"), in_clusters
         ),
@@ -113,7 +105,6 @@ def _policy() -> dict[str, Any]:
             {"StringEquals": {"iam:PassedToService": ECS_TASKS}},
         ),
         # Why a task died is in its log's last lines.
-        allow("ReadLogsOfApps", ["logs:FilterLogEvents"], arn("logs", f"log-group:{APPS_PATH}*")),
         allow("ReadLogStreamsOfApps", ["logs:GetLogEvents"], arn("logs", f"log-group:{APPS_PATH}*:log-stream:*")),
     )
 

@@ -92,7 +92,7 @@ def test_every_resource_is_one_that_its_action_takes(everything: Stack) -> None:
 
 
 def test_an_action_on_several_resources_has_them_all(everything: Stack) -> None:
-    """StopServiceDeployment, for one, is asked of the service and of its deployment."""
+    """DescribeServiceRevisions, for one, is asked of the service and of its revision."""
     wrong = []
     by_role: dict[tuple[str, str], list[str]] = {}
     for role, grant in all_grants(everything):

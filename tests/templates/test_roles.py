@@ -47,15 +47,10 @@ def target_role(environment: str) -> list[Rule]:
         (
             [
                 "ecs:UpdateService", "ecs:DescribeServices", "ecs:ListServiceDeployments",
-                "ecs:DescribeServiceDeployments", "ecs:DescribeServiceRevisions", "ecs:StopServiceDeployment",
+                "ecs:DescribeServiceRevisions",
             ],
             [arn("ecs", "service/*")],
             tagged,
-        ),
-        (
-            ["ecs:DescribeServiceDeployments", "ecs:StopServiceDeployment"],
-            [arn("ecs", "service-deployment/*")],
-            in_cluster,
         ),
         (["ecs:DescribeServiceRevisions"], [arn("ecs", "service-revision/*")], in_cluster),
         (["ecs:DescribeTasks"], [arn("ecs", "task/*")], in_cluster),
@@ -72,7 +67,6 @@ def target_role(environment: str) -> list[Rule]:
             {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}},
         ),
         (["iam:PassRole"], [arn("iam", "role/apps/*", "")], TASKS),
-        (["logs:FilterLogEvents"], [arn("logs", "log-group:/apps/*")], None),
         (["logs:GetLogEvents"], [arn("logs", "log-group:/apps/*:log-stream:*")], None),
     ]  # fmt: skip
 
