@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from deploy_runner.domain.errors import AllowlistInvalid, show
+from deploy_runner.domain.errors import AllowlistInvalid, one_line, show
 
 MAX_BYTES = 1_000_000  # 200 apps in 3 environments take about a tenth
 MAX_DEPTH = 12
@@ -162,7 +162,9 @@ def load_file(path: Path) -> Allowlist:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise AllowlistInvalid(f"{path.name} cannot be read: {error.strerror}. Put it beside template.yaml.") from None
+        raise AllowlistInvalid(
+            f"{path} cannot be read: {error.strerror}. Name the file, or cd to its folder."
+        ) from None
     return load(content, path.name)
 
 
@@ -211,14 +213,21 @@ def _compose(content: bytes | str, problems: list[Problem]) -> yaml.Node | None:
                 )
                 return None
         if documents != 1:
-            problems.append(Problem(1, "", "must be one YAML document", f"{documents}", "Start with `version: 1`"))
+            found = "empty" if not documents else f"{documents} documents"
+            problems.append(Problem(1, "", "must be one YAML document", found, "Start with `version: 1`"))
             return None
         return yaml.compose(content, Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
         problems.append(
-            Problem(mark.line + 1 if mark else 1, "", "must be YAML in UTF-8", show(str(what)), "Correct the syntax")
+            Problem(
+                mark.line + 1 if mark else 1,
+                "",
+                f"must be YAML in UTF-8 ({one_line(str(what))})",
+                "",
+                "Correct the syntax",
+            )
         )
         return None
 
@@ -268,7 +277,7 @@ class _Value:
             and low <= int(self.node.value) <= high
         ):
             return int(self.node.value)
-        self.problem(f"must be {what}, {low} to {high}", remedy)
+        self.problem(f"must be {low}" if low == high else f"must be {what}, {low} to {high}", remedy)
         return low
 
     def boolean(self) -> bool:
