@@ -1,13 +1,13 @@
 """What the trust policies let in, and above all what they do not."""
 
-import fnmatch
 from typing import Any
 
 import pytest
 
 from deploy_runner.local_aws.cloudformation.template import read
+from deploy_runner.local_aws.iam.evaluate import Asked, Decision, Principal, resource_says
 
-from .stacks import ACCOUNT, ROOT, Stack, arn, listed, trusts
+from .stacks import ACCOUNT, ROOT, Stack, arn, trusts
 
 ISSUER = "token.actions.githubusercontent.com"
 # Claims of a job's token as GitHub describes them (docs.github.com/en/actions/reference/security/oidc), for a workflow
@@ -28,29 +28,17 @@ NAMED = {
 WITH_IDS = NAMED | {"sub": "repo:lightwave-media@100/infrastructure-live@1000:environment:deploy-runner"}
 
 
-def holds(operator: str, wanted: Any, given: str | None) -> bool:
-    """One condition, as the IAM User Guide has it under "IAM JSON policy elements: Condition operators"."""
-    if given is None:
-        return False  # a key that the request lacks never matches, without …IfExists
-    match operator:
-        case "StringEquals":
-            return given in listed(wanted)
-        case "ArnEquals" | "ArnLike":
-            return any(fnmatch.fnmatchcase(given, pattern) for pattern in listed(wanted))
-    raise AssertionError(f"{operator} is not evaluated here")
-
-
 def lets_in(policy: dict[str, Any], action: str, principal: str, context: dict[str, str]) -> bool:
-    return any(
-        statement["Action"] == action
-        and principal in statement["Principal"].values()
-        and all(
-            holds(operator, wanted, context.get(key))
-            for operator, keys in statement["Condition"].items()
-            for key, wanted in keys.items()
-        )
-        for statement in policy["Statement"]
-    )
+    """Whether a service, an identity provider, or a role of the account with this root comes in."""
+    keys = {key for statement in policy["Statement"] for wanted in statement["Condition"].values() for key in wanted}
+    asked = Asked(action, "", dict.fromkeys(keys) | context)  # a key that is not given is known to be absent
+    if principal.endswith(".amazonaws.com"):
+        who = Principal(service=principal)
+    elif ":oidc-provider/" in principal:
+        who = Principal(federated=principal)
+    else:
+        who = Principal(role_arn=context["aws:PrincipalArn"])
+    return resource_says(policy, asked, who)[0] is Decision.ALLOW
 
 
 def github_lets_in(stack: Stack, claims: dict[str, str]) -> bool:
