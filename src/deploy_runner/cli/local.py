@@ -112,11 +112,11 @@ def services(arguments: argparse.Namespace) -> int:
 
 def images(arguments: argparse.Namespace) -> int:
     """Make the base images, unless they are there or Docker pulls them."""
-    from deploy_runner.local_aws.base_images import base_images_dir, cache_dir
+    from deploy_runner.local_aws.base_images import base_images_dir, base_images_made
     from deploy_runner.local_aws.engine import docker_answers
 
     if not docker_answers():
-        if not (cache_dir() / "base-images-1" / ".complete").exists():
+        if not base_images_made():
             print("making the base images from Debian's packages (once, about half a minute)", file=sys.stderr)
         base_images_dir()
     return 0

@@ -39,12 +39,20 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deploy-runner"
 
 
+def _folder() -> Path:
+    return cache_dir() / "base-images-1"  # the number changes with what is made here
+
+
+def base_images_made() -> bool:
+    """Tell whether the base images are there."""
+    return (_folder() / ".complete").exists()
+
+
 def base_images_dir() -> Path:
     """Return the folder of the registry that holds the base images, made if need be."""
-    folder = cache_dir() / "base-images-1"  # the number changes with what is made here
-    if not (folder / ".complete").exists():
-        make_base_images(folder)
-    return folder
+    if not base_images_made():
+        make_base_images(_folder())
+    return _folder()
 
 
 def make_base_images(folder: Path) -> None:
