@@ -2,13 +2,17 @@
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,19 @@ class Engine:
                     raise
                 time.sleep(0.1)
 
+    def hold_bridge_address(self) -> None:
+        """Let the bridge of our own Podman keep its hardware address; to be called once a container has started.
+
+        By itself Linux gives a bridge the lowest address of its ports, so it changes as containers come and go, and
+        what a container answers goes to the address that is gone until its ARP entry ends, for ten seconds and more
+        (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c: not if an address was set). Docker sets one itself.
+        """
+        if not self.bridge:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            now = fcntl.ioctl(control, 0x8927, struct.pack("40s", self.bridge.encode()))  # SIOCGIFHWADDR
+            fcntl.ioctl(control, 0x8924, now)  # SIOCSIFHWADDR
+
     def stop(self) -> None:
         """Remove our containers and our network, and end the service if we started it."""
         try:
@@ -100,21 +117,25 @@ def end(process: "subprocess.Popen[bytes]", seconds: float = 10) -> None:
         process.wait()
 
 
-def spawn(command: list[str], *, log: Path, env: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+def spawn(
+    command: list[str], *, log: Path, env: dict[str, str] | None = None, pass_fds: Sequence[int] = ()
+) -> "subprocess.Popen[bytes]":
     """Start a process that does not outlive us, even if we are killed.
 
-    To be called from the main thread: Linux sends the signal when the thread that started the process ends.
+    To be called from a thread that lives as long as the process is needed, as the main thread does: Linux sends the
+    signal when the thread that started the process ends.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    # Looked up before the fork: another thread might hold the loader's lock in that moment.
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def die_with_parent() -> None:
-        if libc:
-            libc.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
+        if prctl:
+            prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
 
     with log.open("wb") as output:
         return subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent, start_new_session=True,
+            preexec_fn=die_with_parent, start_new_session=True, pass_fds=pass_fds,
         )  # fmt: skip
 
 

@@ -168,6 +168,7 @@ class EngineContainer:
             except APIError:
                 output._response.close()
                 raise
+            engine.hold_bridge_address()
         except APIError as error:
             self.remove()
             raise CannotStart(f"CannotStartContainerError: {error.explanation or error}") from error
