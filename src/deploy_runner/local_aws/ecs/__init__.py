@@ -8,11 +8,13 @@ from moto.ecs.models import ecs_backends
 from deploy_runner.local_aws.ecs import cloudformation
 from deploy_runner.local_aws.ecs.api import Responses
 from deploy_runner.local_aws.ecs.backend import Backend
+from deploy_runner.local_aws.ecs.balancer import check_installed
 from deploy_runner.local_aws.machine import Machine
 
 
 def install(machine: Machine) -> None:
-    """Put our backend in moto's place."""
+    """Put our backend in moto's place. Raises NoBalancer."""
+    check_installed()
     Backend.machine = machine
     ecs_backends.clear()
     ecs_backends.backend = Backend

@@ -3,10 +3,8 @@
 docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html and .../deployment-circuit-breaker.html
 """
 
-import contextlib
 import logging
 import math
-import socket
 import threading
 import time
 from collections import deque
@@ -15,7 +13,6 @@ from typing import Any
 from moto.ecs.exceptions import ECSException
 
 from deploy_runner.domain.errors import DeployRunnerError
-from deploy_runner.local_aws.ecs.forwarder import Forwarder
 from deploy_runner.local_aws.ecs.rollouts import (
     REVISION_KEYS,
     Deployment,
@@ -25,13 +22,9 @@ from deploy_runner.local_aws.ecs.rollouts import (
     threshold,
 )
 from deploy_runner.local_aws.ecs.shapes import now, number_id
+from deploy_runner.local_aws.ecs.targets import Targets
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted
 
-# A task without a health check is taken for healthy once it has run so long and its port answers; a port that never
-# answers is no reason to wait for ever, since ECS would not look at it.
-SETTLE_SECONDS = 1.0
-PORT_SECONDS = 15.0
-DRAIN_SECONDS = 5.0  # connections to a task that is replaced may end by themselves; a load balancer's is 300
 _BUSY_SECONDS, _IDLE_SECONDS = 0.1, 1.0
 _BREAKER_REASON = "ECS deployment circuit breaker: tasks failed to start."
 _UNHEALTHY = "Task failed container health checks"
@@ -64,9 +57,8 @@ class Service:
         self._started: list[Task] = []  # all that have not stopped yet
         self._lock = threading.RLock()
         self._wake = threading.Event()
-        self._forwarder: Forwarder | None = None
+        self._targets = Targets(self._machine.state_dir)
         self._was_steady = False
-        self._port_open: set[str] = set()
         self._thread = threading.Thread(target=self._schedule, name=f"service {self.name}", daemon=True)
 
     # --- what others see --------------------------------------------------------------------------------------------
@@ -221,10 +213,9 @@ class Service:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Schedule no more, and forward no more."""
+        """Schedule no more, and answer no more."""
         self._wake.set()
-        if self._forwarder:
-            self._forwarder.close()
+        self._targets.close()
 
     # --- rollouts ---------------------------------------------------------------------------------------------------
 
@@ -474,61 +465,24 @@ class Service:
         return bool(self.settings.get("enableECSManagedTags"))
 
     def _stop(self, task: Task, reason: str | None = None) -> None:
-        """Stop a task; connections to it may end by themselves first."""
-
-        def drain() -> None:
-            deadline = time.monotonic() + DRAIN_SECONDS
-            while self._forwarder and self._forwarder.connections(task) and time.monotonic() < deadline:
-                time.sleep(0.02)
-
+        """Stop a task; requests to it may end by themselves first."""
         said = f"Scaling activity initiated by (deployment {self.primary.id})"
-        task.stop(reason or said, "ServiceSchedulerInitiated", drain)
+        task.stop(reason or said, "ServiceSchedulerInitiated", lambda: self._targets.drain(task))
         if not reason:
             self._say(f"has stopped 1 running tasks: (task {task.id}).")
 
     def _healthy(self, task: Task) -> bool:
-        """Tell whether a task serves; see SETTLE_SECONDS."""
-        if task.last_status != "RUNNING" or task.desired_status != "RUNNING" or task.running_since is None:
-            return False
-        if task.health != "UNKNOWN" or any(c.essential and c.definition.get("healthCheck") for c in task.containers):
-            return task.health == "HEALTHY"
-        age = time.monotonic() - task.running_since
-        if age < SETTLE_SECONDS:
-            return False
-        if task.id in self._port_open or age > PORT_SECONDS:
-            return True
-        address = self._address(task)
-        if address is None:
-            return True
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=0.2):
-            self._port_open.add(task.id)
-            return True
-        return False
-
-    # --- its address ------------------------------------------------------------------------------------------------
-
-    def _address(self, task: Task) -> tuple[str, int] | None:
-        """Return where the service's port of a task is: that of the first container with a port mapping."""
-        for container in task.containers:
-            for mapping in container.definition.get("portMappings") or []:
-                if "containerPort" in mapping and mapping.get("protocol", "tcp") == "tcp":
-                    return task.endpoint(container.name, mapping["containerPort"])
-        return None
+        """Tell whether a task serves."""
+        return self._targets.healthy(task)
 
     def _publish(self) -> None:
-        """Give the service its address as soon as one of its revisions has a port."""
-        if self._forwarder is None:
+        """Give the service its address as soon as one of its revisions has a port, and its balancer the tasks."""
+        if self._targets.url is None:
             definition = self._backend.describe_task_definition(self.task_definition)
             if any(c.get("portMappings") for c in definition.container_definitions):
-                self._forwarder = Forwarder(self._targets)
-                self._machine.service_urls[self.cluster_name, self.name] = self._forwarder.url
-
-    def _targets(self) -> list[tuple[Any, tuple[str, int]]]:
-        """Return who takes connections now: healthy tasks; where there are none, tasks that run."""
-        running = [t for d in list(self.deployments) for t in d.alive() if t.last_status == "RUNNING"]
-        serving = [t for t in running if self._healthy(t)] or running
-        found = ((task, self._address(task)) for task in serving)
-        return [(task, address) for task, address in found if address]
+                self._targets.open()
+                self._machine.service_urls[self.cluster_name, self.name] = self._targets.url
+        self._targets.update(self.deployments)
 
     def _forget(self) -> None:
         """Forget deployments without tasks that are to run, as ECS does; the PRIMARY one stays."""
