@@ -1,0 +1,17 @@
+"""What several modules of tests use of local AWS."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy_runner.local_aws import server
+from tests.local_aws.ecs_running import Ecs
+
+
+@pytest.fixture(scope="module")
+def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
+    machine = server.start(4711, tmp_path_factory.mktemp("ecs"), ["registry", "ecr", "events", "ecs", "cloudformation"])
+    try:
+        yield Ecs(machine)
+    finally:
+        machine.stop()
