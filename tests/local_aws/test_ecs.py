@@ -173,9 +173,9 @@ def test_a_task_of_a_service_that_dies_is_replaced(ecs: Ecs) -> None:
 
 
 def test_an_unhealthy_task_counts_as_failed(ecs: Ecs) -> None:
-    check = {"command": ["CMD-SHELL", "false"], "interval": 1, "retries": 1}
+    check = {"command": ["CMD-SHELL", "false"], "interval": 5, "timeout": 2, "retries": 1}
     definition = ecs.register("sick", container("main", "trap 'exit 0' TERM; sleep 100 & wait", healthCheck=check))
-    ecs.serve("sick", definition, rollback=False)
+    ecs.serve("sick", definition, 3, rollback=False)
 
     assert ecs.rolled_out("sick")["status"] == "STOPPED"
     stopped = ecs.api.list_tasks(cluster="tests", serviceName="sick", desiredStatus="STOPPED")["taskArns"]

@@ -46,10 +46,18 @@ def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def everything() -> dict[str, Any]:
-    return sample(input_shape("RegisterTaskDefinition")) | {
-        "family": "everything",
-        "tags": [{"key": "k", "value": "v"}],
-    }
+    request: dict[str, Any] = sample(input_shape("RegisterTaskDefinition"))
+    (container,) = request["containerDefinitions"]
+    container |= {
+        "dependsOn": [{"containerName": "other", "condition": "START"}], "stopTimeout": 120, "startTimeout": 2,
+        "environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::bucket/folder/file.env"}],
+        "healthCheck": {"command": ["CMD", "true"], "interval": 5, "timeout": 2, "retries": 1, "startPeriod": 0},
+        "secrets": [{"name": "secret", "valueFrom": "arn"}],
+    }  # fmt: skip
+    return request | {
+        "family": "everything", "tags": [{"key": "k", "value": "v"}], "cpu": "256", "memory": "512",
+        "containerDefinitions": [container, {"name": "other", "image": "x"}],
+    }  # fmt: skip
 
 
 def test_every_field_of_a_task_definition_comes_back(ecs: Any) -> None:
@@ -93,8 +101,82 @@ def test_fargate_needs_an_execution_role_for_logs_and_secrets(ecs: Any) -> None:
 
     with pytest.raises(ecs.exceptions.ClientException, match="execution role"):
         ecs.register_task_definition(
-            family="x", requiresCompatibilities=["FARGATE"], cpu="256", memory="512", containerDefinitions=[main]
-        )
+            family="x", requiresCompatibilities=["FARGATE"], networkMode="awsvpc", cpu="256", memory="512",
+            containerDefinitions=[main],
+        )  # fmt: skip
+
+
+FARGATE = {"requiresCompatibilities": ["FARGATE"], "networkMode": "awsvpc", "cpu": "256", "memory": "512"}
+
+
+def depending(*conditions: str, **more: Any) -> list[dict[str, Any]]:
+    """A container that depends on another one."""
+    other = {"name": "other", "image": "x"} | more
+    return [{"name": "main", "dependsOn": [{"containerName": "other", "condition": c} for c in conditions]}, other]
+
+
+@pytest.mark.parametrize(
+    ("task", "containers", "message"),
+    [
+        ({"networkMode": "host"}, [], "Fargate only supports network mode"),
+        ({"cpu": None}, [], "Fargate requires that 'cpu' be defined at the task level."),
+        ({"memory": None}, [], "Fargate requires that 'memory' be defined at the task level."),
+        ({"cpu": "512", "memory": "512"}, [], "No Fargate configuration exists for given values: 512 CPU, 512 memory."),
+        ({"cpu": "8 vCPU", "memory": "17GB"}, [], "No Fargate configuration exists for given values: 8192 CPU, 17408"),
+        ({"cpu": "much"}, [], "Invalid 'cpu' setting for task"),
+        ({"ipcMode": "task"}, [], "Tasks using the Fargate launch type do not support ipcMode."),
+        ({"pidMode": "host"}, [], "do not support pidMode 'host'"),
+        ({"ephemeralStorage": {"sizeInGiB": 20}}, [], "must be between 21 and 200 GiB"),
+        ({"volumes": [{"name": "v", "host": {"sourcePath": "/"}}]}, [], "do not support sourcePath"),
+        ({}, [{"privileged": True}], "Fargate requires that the 'privileged' setting be 'false'."),
+        ({}, [{"linuxParameters": {"sharedMemorySize": 64}}], "do not support sharedMemorySize"),
+        ({}, [{"logConfiguration": {"logDriver": "syslog"}}], "syslog is not a valid log driver"),
+        ({}, [{"stopTimeout": 121}], "must have a container stop timeout of less than 120 seconds."),
+        ({}, [{"stopTimeout": 1}], "Granular stop timeout on container 'main' must be at least 2 seconds."),
+        ({}, [{"portMappings": [{"containerPort": 80, "hostPort": 81}]}], "ports in port mappings must match."),
+        ({}, [{"memory": 600}], "The 'memory' setting for container 'main' is greater than for the task."),
+        ({}, [{"memory": 6, "memoryReservation": 7}], "greater than or equal to 'memoryReservation'"),
+        ({}, [{"ulimits": [{"name": "nofile", "softLimit": 2, "hardLimit": 1}]}], "Soft limit exceeds hard limit"),
+        ({"executionRoleArn": "r"}, [{"environment": [{"name": "A", "value": ""}],
+                                      "secrets": [{"name": "A", "valueFrom": "x"}]}], "such as 'A'."),
+        ({}, [{"healthCheck": {"command": ["curl", "x"]}}], "must start with CMD or CMD-SHELL"),
+        ({}, [{"healthCheck": {"command": ["CMD", "x"], "interval": 4}}], "interval must be between 5 and 300"),
+        ({}, [{"healthCheck": {"command": ["CMD", "x"], "timeout": 61}}], "timeout must be between 2 and 60"),
+        ({}, [{"healthCheck": {"command": ["CMD", "x"], "retries": 11}}], "retries must be between 1 and 10"),
+        ({}, [{"healthCheck": {"command": ["CMD", "x"], "startPeriod": 301}}], "startPeriod must be between 0 and 300"),
+        ({}, [{"environmentFiles": [{"type": "efs", "value": "arn:aws:s3:::b/k.env"}]}], "type must be s3"),
+        ({}, [{"environmentFiles": [{"type": "s3", "value": "s3://b/k.env"}]}], "Invalid arn syntax."),
+        ({}, [{"environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::b/k.txt"}]}], "the extension .env"),
+        ({}, [{"environmentFiles": [{"type": "s3", "value": "arn:aws:s3:::b/k.env"}] * 11}], "Specify ten or less"),
+        ({}, depending("START")[:1], "Cannot depend on container . 'other' because it does not exist"),
+        ({}, depending("SUCCESS"), "with SUCCESS or COMPLETE condition cannot be an essential container"),
+        ({}, depending("HEALTHY"), "must have health check configured"),
+        ({}, depending("READY"), "Invalid dependency condition READY"),
+        ({}, depending("START", dependsOn=[{"containerName": "main", "condition": "START"}]), "a cycle: main, other"),
+    ],
+)  # fmt: skip
+def test_what_fargate_has_not_is_refused_at_once(
+    ecs: Any, task: dict[str, Any], containers: list[dict[str, Any]], message: str
+) -> None:
+    request = {key: value for key, value in (FARGATE | task).items() if value is not None}
+    definitions = [{"name": "main", "image": "x"} | container for container in containers or [{}]]
+
+    with pytest.raises(ecs.exceptions.ClientException, match=message):
+        ecs.register_task_definition(family="refused", containerDefinitions=definitions, **request)
+
+
+def test_defaults_and_sizes_are_filled_in(ecs: Any) -> None:
+    main = {"name": "main", "image": "x", "portMappings": [{"containerPort": 80}]}
+    main |= {"healthCheck": {"command": ["CMD-SHELL", "true"]}}
+
+    answer = ecs.register_task_definition(
+        family="filled", containerDefinitions=[main], **(FARGATE | {"cpu": ".5 vCPU", "memory": "1 GB"})
+    )["taskDefinition"]
+
+    assert (answer["cpu"], answer["memory"]) == ("512", "1024")
+    (container,) = answer["containerDefinitions"]
+    assert container["healthCheck"] == {"command": ["CMD-SHELL", "true"], "interval": 30, "timeout": 5, "retries": 3}
+    assert container["portMappings"] == [{"containerPort": 80, "hostPort": 80, "protocol": "tcp"}]
 
 
 def test_a_templates_properties_become_the_apis() -> None:

@@ -14,6 +14,7 @@ from moto.ecs import urls
 from moto.ecs.exceptions import EcsClientException, ECSException, InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend
 
+from deploy_runner.local_aws.ecs.definitions import registered
 from deploy_runner.local_aws.ecs.environment import Roles
 from deploy_runner.local_aws.ecs.events import Events
 from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
@@ -62,15 +63,12 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
     def register(self, request: dict[str, Any]) -> Any:
         """Register a task definition from RegisterTaskDefinition's input; every field of it is kept.
 
-        moto 5.2.5 drops enableFaultInjection and whatever botocore's shape gets next, and does not fill in ports.
+        moto 5.2.5 drops enableFaultInjection and whatever botocore's shape gets next, and refuses almost nothing.
         """
-        containers = request.get("containerDefinitions") or []
-        self._check_roles(request, containers)
-        network_mode = request.get("networkMode")
+        request = registered(request)
         fargate = "FARGATE" in (request.get("requiresCompatibilities") or [])
-        filled = [_with_ports(c) if fargate or network_mode == "awsvpc" else c for c in containers]
         definition = super().register_task_definition(
-            request["family"], filled,
+            request["family"], request.get("containerDefinitions") or [],
             **{
                 key: request.get(name)
                 for key, name in (
@@ -88,20 +86,6 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         if fargate:
             definition.requires_attributes.append({"name": "ecs.capability.task-eni"})
         return definition
-
-    @staticmethod
-    def _check_roles(request: dict[str, Any], containers: list[dict[str, Any]]) -> None:
-        if request.get("executionRoleArn"):
-            return
-        if any(c.get("secrets") for c in containers):
-            raise EcsClientException(
-                "When you are specifying container secrets, you must also specify a value for 'executionRoleArn'."
-            )
-        drivers = {(c.get("logConfiguration") or {}).get("logDriver") for c in containers}
-        if "FARGATE" in (request.get("requiresCompatibilities") or []) and "awslogs" in drivers:
-            raise EcsClientException(
-                "Fargate requires task definition to have execution role ARN to support log driver awslogs."
-            )
 
     def deregister_task_definition(self, task_definition_str: str) -> Any:
         """Make a revision INACTIVE."""
@@ -361,12 +345,3 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
                 if rollout.arn == arn:
                     return service, rollout
         return None
-
-
-def _with_ports(container: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what ECS fills in for awsvpc: the host's port is the container's."""
-    mappings = [
-        {"protocol": "tcp"} | m | ({"hostPort": m["containerPort"]} if "containerPort" in m else {})
-        for m in container.get("portMappings") or []
-    ]
-    return container | {"portMappings": mappings}
