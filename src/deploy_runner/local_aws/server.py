@@ -22,7 +22,10 @@ from deploy_runner.local_aws.engine import start_engine
 from deploy_runner.local_aws.machine import Machine
 
 # In this order; each module has `install(machine: Machine) -> None`.
-EXTENSIONS = ["registry", "ecr", "iam", "s3", "events", "awslambda", "stepfunctions", "ecs", "cloudformation", "github"]
+EXTENSIONS = [
+    "registry", "ecr", "iam", "conditional_writes", "s3", "events", "awslambda", "stepfunctions", "ecs",
+    "cloudformation", "github",
+]  # fmt: skip
 
 
 RUNNING = "running"  # a file in the folder of an instance that has not ended in order
