@@ -1,0 +1,102 @@
+"""Local AWS as a user has it, a process of its own, for programs that are not ours.
+
+They run as they are, with nothing but the environment that `deploy-runner local env` prints: what they need of AWS and
+cannot tell from AWS is what these tests hold local AWS to.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy_runner.cli.walkthrough import Walkthrough
+from tests.left_behind import left_behind
+
+ROOT = Path(__file__).parents[2]
+PORT = 4656
+CLUSTER = "tools"
+BUSYBOX = "public.ecr.aws/docker/library/busybox:stable"
+GOOD = "trap 'exit 0' TERM; sleep 1000 & wait"
+CRASH = "exit 1"
+BREAKER = {"enable": True, "rollback": False}
+ROLLBACK = {"enable": True, "rollback": True}
+
+
+class Aws:
+    """What these tests do with AWS themselves; all else the tools do."""
+
+    def __init__(self, walkthrough: Walkthrough) -> None:
+        self.env, self.client = walkthrough.env, walkthrough.client
+        self.registry = f"127.0.0.1:{walkthrough.port + 2}"
+        self.ecs = self.client("ecs")
+        self.ecs.create_cluster(clusterName=CLUSTER)
+        ec2 = self.client("ec2")
+        self.subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+        self.group = ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]
+        self.network = {"awsvpcConfiguration": {"subnets": [self.subnet], "securityGroups": [self.group]}}
+
+    def register(self, family: str, script: str = GOOD) -> str:
+        """Register a revision whose one container runs a script; returns `family:revision`."""
+        definition = self.ecs.register_task_definition(
+            family=family, requiresCompatibilities=["FARGATE"], networkMode="awsvpc", cpu="256", memory="512",
+            containerDefinitions=[{"name": "web", "image": BUSYBOX, "command": ["sh", "-c", script]}],
+        )["taskDefinition"]  # fmt: skip
+        return f"{family}:{definition['revision']}"
+
+    def serve(self, name: str, breaker: dict[str, bool] | None = None, count: int = 1) -> None:
+        """Create a service of revision 1 of its own family, and wait until it is rolled out."""
+        self.ecs.create_service(
+            cluster=CLUSTER, serviceName=name, taskDefinition=self.register(name), desiredCount=count,
+            launchType="FARGATE", networkConfiguration=self.network,
+            deploymentConfiguration={"deploymentCircuitBreaker": breaker or {"enable": False, "rollback": False}},
+        )  # fmt: skip
+        until(lambda: self.service(name), lambda s: s["deployments"][0]["rolloutState"] == "COMPLETED")
+
+    def service(self, name: str) -> dict[str, Any]:
+        return self.ecs.describe_services(cluster=CLUSTER, services=[name])["services"][0]
+
+    def revision(self, name: str) -> str:
+        """`family:revision` of what a service is told to run."""
+        return self.service(name)["taskDefinition"].rpartition("/")[2]
+
+    def status(self, revision: str) -> str:
+        return self.ecs.describe_task_definition(taskDefinition=revision)["taskDefinition"]["status"]
+
+    def start(self, *command: str, cwd: Path | None = None, **env: str) -> "subprocess.Popen[str]":
+        """Start a program in the shell that `deploy-runner local env` makes."""
+        return subprocess.Popen(
+            command, env=self.env | env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, *command: str, cwd: Path | None = None, **env: str) -> tuple[int, str, str]:
+        """Run a program; returns its exit code, what it printed, and what it said on stderr."""
+        return ended(self.start(*command, cwd=cwd, **env))
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    try:
+        said, complained = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    return process.returncode, said, complained
+
+
+def until(read: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
+    deadline = time.monotonic() + 40
+    while not good(value := read()):
+        assert time.monotonic() < deadline, json.dumps(value, default=str)
+        time.sleep(0.05)
+    return value
+
+
+@pytest.fixture(scope="package")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with Walkthrough(ROOT, tmp_path_factory.mktemp("other_tools"), PORT) as walkthrough:
+        walkthrough.start()
+        yield Aws(walkthrough)
+    assert left_behind(PORT) == []
