@@ -31,7 +31,7 @@ class Aws:
 
     def __init__(self, walkthrough: Walkthrough) -> None:
         self.env, self.client = walkthrough.env, walkthrough.client
-        self.registry = f"127.0.0.1:{walkthrough.port + 2}"
+        self.started: list[subprocess.Popen[str]] = []
         self.ecs = self.client("ecs")
         self.ecs.create_cluster(clusterName=CLUSTER)
         ec2 = self.client("ec2")
@@ -39,25 +39,42 @@ class Aws:
         self.group = ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]
         self.network = {"awsvpcConfiguration": {"subnets": [self.subnet], "securityGroups": [self.group]}}
 
-    def register(self, family: str, script: str = GOOD) -> str:
+    def register(self, family: str, script: str = GOOD, image: str = BUSYBOX) -> str:
         """Register a revision whose one container runs a script; returns `family:revision`."""
         definition = self.ecs.register_task_definition(
             family=family, requiresCompatibilities=["FARGATE"], networkMode="awsvpc", cpu="256", memory="512",
-            containerDefinitions=[{"name": "web", "image": BUSYBOX, "command": ["sh", "-c", script]}],
+            containerDefinitions=[{"name": "web", "image": image, "command": ["sh", "-c", script]}],
         )["taskDefinition"]  # fmt: skip
         return f"{family}:{definition['revision']}"
 
-    def serve(self, name: str, breaker: dict[str, bool] | None = None, count: int = 1) -> None:
-        """Create a service of revision 1 of its own family, and wait until it is rolled out."""
-        self.ecs.create_service(
-            cluster=CLUSTER, serviceName=name, taskDefinition=self.register(name), desiredCount=count,
-            launchType="FARGATE", networkConfiguration=self.network,
-            deploymentConfiguration={"deploymentCircuitBreaker": breaker or {"enable": False, "rollback": False}},
-        )  # fmt: skip
-        until(lambda: self.service(name), lambda s: s["deployments"][0]["rolloutState"] == "COMPLETED")
+    def serve(self, **services: dict[str, bool] | None) -> None:
+        """Create services, each of revision 1 of the family that has its name, and wait until they are rolled out."""
+        for name, breaker in services.items():
+            self.ecs.create_service(
+                cluster=CLUSTER, serviceName=name, taskDefinition=self.register(name), desiredCount=1,
+                launchType="FARGATE", networkConfiguration=self.network,
+                deploymentConfiguration={"deploymentCircuitBreaker": breaker or {"enable": False, "rollback": False}},
+            )  # fmt: skip
+        for name in services:
+            until(lambda name=name: self.service(name), lambda s: s["deployments"][0]["rolloutState"] == "COMPLETED")
+
+    def deploy(self, name: str, script: str) -> None:
+        """Start a rollout of a new revision of a service."""
+        self.ecs.update_service(cluster=CLUSTER, service=name, taskDefinition=self.register(name, script))
+
+    def task(self, definition: str) -> str:
+        """Run one task; returns its ARN."""
+        answer = self.ecs.run_task(
+            cluster=CLUSTER, taskDefinition=definition, launchType="FARGATE", networkConfiguration=self.network
+        )
+        return str(answer["tasks"][0]["taskArn"])
 
     def service(self, name: str) -> dict[str, Any]:
         return self.ecs.describe_services(cluster=CLUSTER, services=[name])["services"][0]
+
+    def rollout(self, name: str) -> str:
+        """The status of a service's newest rollout."""
+        return self.ecs.list_service_deployments(cluster=CLUSTER, service=name)["serviceDeployments"][0]["status"]
 
     def revision(self, name: str) -> str:
         """`family:revision` of what a service is told to run."""
@@ -68,10 +85,12 @@ class Aws:
 
     def start(self, *command: str, cwd: Path | None = None, **env: str) -> "subprocess.Popen[str]":
         """Start a program in the shell that `deploy-runner local env` makes."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, env=self.env | env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def run(self, *command: str, cwd: Path | None = None, **env: str) -> tuple[int, str, str]:
         """Run a program; returns its exit code, what it printed, and what it said on stderr."""
@@ -98,5 +117,8 @@ def until(read: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     with Walkthrough(ROOT, tmp_path_factory.mktemp("other_tools"), PORT) as walkthrough:
         walkthrough.start()
-        yield Aws(walkthrough)
+        aws = Aws(walkthrough)
+        yield aws
+        for process in aws.started:  # those that a failed test did not wait for
+            process.kill()
     assert left_behind(PORT) == []

@@ -32,7 +32,7 @@ REFUSED = {
     "s3": "PreconditionFailed: At least one of the pre-conditions you specified did not hold",
     "dynamodb": "ConditionalCheckFailedException: The conditional request failed",
 }
-HOLD = "touch began; until [ -e release ]; do sleep 0.05; done"
+HOLD = "touch began; for _ in $(seq 1200); do [ -e release ] && break; sleep 0.05; done"
 # Where buckets are no host names the backend needs `use_path_style`; the rest is in the shell's environment.
 CONFIGURATION = """
 terraform {{
