@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 type Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 # The names of services in signatures that botocore's models have under another name.
-_MODELS = {"states": "stepfunctions", "monitoring": "cloudwatch"}
+MODELS = {"states": "stepfunctions", "monitoring": "cloudwatch"}
 # The code and status of a refusal where they are not the protocol's. AccessDeniedException is in the "Common Errors"
 # of the services that speak JSON, with status 400; AuthorizationError and status 403 in API_Publish of SNS.
 _CODES = {
@@ -56,7 +56,7 @@ class Gate:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
-        access_key, token, region, service = _signature(environ)
+        access_key, token, region, service = signature(environ)
         if not access_key:
             answer = _web_identity(environ)
             return self._aws(environ, start_response) if answer is None else answer(environ, start_response)
@@ -70,10 +70,10 @@ class Gate:
         return self._aws(environ, start_response) if refused is None else refused(environ, start_response)
 
     def _refused(self, environ: dict[str, Any], session: Session, service: str, region: str) -> Response | None:
-        request = _request(environ)
-        operation = _operation_name(request)
+        request = whole_request(environ)
+        operation = operation_name(request)
         try:
-            call = _call(request, service, session.account, region)
+            call = call_of(request, service, session.account, region)
             operation = call.operation
             wanted = needs(call)
             if wanted is None:
@@ -86,15 +86,15 @@ class Gate:
                 check(session, wanted)
         except AccessDenied as error:
             log.info("%s", error)
-            return _error(request, service, str(error))
+            return error_answer(request, service, str(error))
         except Exception as error:  # what cannot be read is not let through
             log.exception("%s of %s could not be checked", operation, service)
             message = f"User: {session.arn} is not authorized to perform: {service}:{operation}: "
-            return _error(request, service, f"{message}local AWS could not check the request ({error!r})")
+            return error_answer(request, service, f"{message}local AWS could not check the request ({error!r})")
         return None
 
 
-def _signature(environ: dict[str, Any]) -> tuple[str, str, str, str]:
+def signature(environ: dict[str, Any]) -> tuple[str, str, str, str]:
     """Return access key, session token, region and service of a signed request; of an unsigned one, nothing."""
     header = environ.get("HTTP_AUTHORIZATION", "")
     found = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request", header)
@@ -107,7 +107,7 @@ def _signature(environ: dict[str, Any]) -> tuple[str, str, str, str]:
     return "", "", "", ""
 
 
-def _request(environ: dict[str, Any]) -> Request:
+def whole_request(environ: dict[str, Any]) -> Request:
     """Return the request with its body read, and leave the body to be read once more."""
     request = Request(environ)
     body = request.get_data(cache=True, parse_form_data=False)
@@ -119,13 +119,15 @@ def _request(environ: dict[str, Any]) -> Request:
     return copy
 
 
-def _operation_name(request: Request) -> str:
+def operation_name(request: Request) -> str:
+    """Return the operation's name as far as the request itself tells it."""
     target = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
     return str(target or request.values.get("Action") or request.method)
 
 
-def _call(request: Request, service: str, account: str, region: str) -> Call:
-    model: Any = get_service_model(_MODELS.get(service, service))
+def call_of(request: Request, service: str, account: str, region: str) -> Call:
+    """Return the operation and its parameters, by botocore's model. Raises whatever the request makes moto raise."""
+    model: Any = get_service_model(MODELS.get(service, service))
     operation, labels = get_service_router(model.service_name).match(request)
     protocol = determine_request_protocol(model, request.content_type)
     parser = PROTOCOL_PARSERS[protocol](operation)
@@ -138,12 +140,12 @@ def _call(request: Request, service: str, account: str, region: str) -> Call:
     return Call(service, operation.name, parameters, account, region)
 
 
-def _error(request: Request, service: str, message: str, code: str = "", status: int = 0) -> Response:
+def error_answer(request: Request, service: str, message: str, code: str = "", status: int = 0) -> Response:
     """Return a refusal in the shape of the service's protocol.
 
     moto's own serializers name errors after the module that raises them, and ours is none of moto's services.
     """
-    protocol = _protocol(request, service)
+    protocol = protocol_of(request, service)
     own_code, own_status = _CODES.get(service, _BY_PROTOCOL.get(protocol, _OTHERWISE))
     code, status = code or own_code, status or own_status
     if "json" in protocol:
@@ -155,21 +157,22 @@ def _error(request: Request, service: str, message: str, code: str = "", status:
     return Response(shapes.get(protocol, f"<ErrorResponse>{error}</ErrorResponse>"), status, content_type="text/xml")
 
 
-def _protocol(request: Request, service: str) -> str:
+def protocol_of(request: Request, service: str) -> str:
+    """Return the protocol that the request speaks, as botocore calls it."""
     try:
-        return str(determine_request_protocol(get_service_model(_MODELS.get(service, service)), request.content_type))
+        return str(determine_request_protocol(get_service_model(MODELS.get(service, service)), request.content_type))
     except (UnknownServiceError, NotImplementedError):
         return "json" if "json" in (request.content_type or "") else "query"
 
 
 def _token_refused(environ: dict[str, Any], service: str, error: TokenInvalid) -> Response:
-    request = _request(environ)
+    request = whole_request(environ)
     json_spoken = "json" in (request.content_type or "")
     if error.expired:
         code = "ExpiredTokenException" if json_spoken else "ExpiredToken"
     else:
         code = "UnrecognizedClientException" if json_spoken else "InvalidClientTokenId"
-    return _error(request, service, str(error), code)
+    return error_answer(request, service, str(error), code)
 
 
 def _web_identity(environ: dict[str, Any]) -> Response | None:
@@ -181,7 +184,7 @@ def _web_identity(environ: dict[str, Any]) -> Response | None:
         return None
     if "form" not in environ.get("CONTENT_TYPE", ""):
         return None
-    request = _request(environ)
+    request = whole_request(environ)
     if request.values.get("Action") != "AssumeRoleWithWebIdentity":
         return None
     role = str(request.values.get("RoleArn"))
@@ -195,7 +198,7 @@ def _web_identity(environ: dict[str, Any]) -> Response | None:
     if claims and trusts_web_identity(role, provider, keys):
         return None
     message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
-    return _error(request, "sts", message)
+    return error_answer(request, "sts", message)
 
 
 def _claims(token: str) -> dict[str, Any]:
