@@ -67,7 +67,13 @@ def said(*statements: dict[str, Any]) -> Decision:
         ({"Resource": arn("ecs", "service/*")}, ALLOW),
         ({"Resource": arn("ecs", "service/DEV/*")}, NOTHING),
         ({"Resource": [arn("ecs", "cluster/*"), arn("ecs", "service/*/cine?s")]}, ALLOW),
-        ({"Resource": "arn:aws:ecs:*:service/*"}, NOTHING),  # no wildcard reaches over a part of an ARN
+        # "If the * wildcard is the last character of a resource ARN segment, it can expand to match beyond the colon
+        # boundaries": IAM JSON policy elements: Resource
+        ({"Resource": "arn:aws:ecs:*:service/*"}, ALLOW),
+        ({"Resource": "arn:aws:ecs:us-*:service/dev/*"}, ALLOW),
+        ({"Resource": "arn:aws:ecs:*-1:123456789012:service/*"}, ALLOW),
+        ({"Resource": "arn:aws:ecs:us-*9012:service/*"}, NOTHING),
+        ({"Resource": "arn:aws:ec*:us-east-1:9:service/*"}, NOTHING),
         ({"Resource": None, "NotResource": arn("ecs", "service/prod/*")}, ALLOW),
         ({"Resource": None, "NotResource": arn("ecs", "service/dev/*")}, NOTHING),
         ({"Resource": arn("ecs", "service/${aws:ResourceTag/env}/*")}, ALLOW),

@@ -3,6 +3,7 @@
 from moto.core.config import default_user_config
 
 from deploy_runner.local_aws.iam.enforce import Gate
+from deploy_runner.local_aws.iam.record import RECORD
 from deploy_runner.local_aws.machine import Machine
 
 
@@ -12,5 +13,6 @@ def install(machine: Machine) -> None:
     moto has those, such as AWSLambdaBasicExecutionRole, but does not load them by itself.
     """
     default_user_config["iam"] = {"load_aws_managed_policies": True}
+    RECORD.clear()
     machine.enforces_iam = True
     machine.gates.append(Gate)

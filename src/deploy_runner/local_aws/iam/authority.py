@@ -18,13 +18,18 @@ from moto.sts.models import sts_backends
 from deploy_runner.local_aws.iam.evaluate import (
     Asked,
     Decision,
+    Match,
     PolicyNotUnderstood,
     Principal,
     Value,
     identity_says,
+    matches,
     parsed,
     resource_says,
+    strongest,
 )
+from deploy_runner.local_aws.iam.record import RECORD, Used
+from deploy_runner.local_aws.iam.resources import policy_of
 from deploy_runner.local_aws.machine import Machine
 
 # AWS renews a task's and a function's credentials while it runs; here they are environment variables.
@@ -87,36 +92,69 @@ def session_of(access_key: str, token: str) -> Session | None:
 
 def check(session: Session, needs: Iterable[Asked]) -> None:
     """Raise AccessDenied unless the session may do all of this."""
-    role = _role(session.role_arn)
+    role = role_of(session.role_arn)
     for asked in needs:
         whole = Asked(asked.action, asked.resource, {**_everywhere(session, role), **asked.context})
-        reason = _why_not(session, role, whole)
+        used: list[Used] = []
+        reason = _why_not(session, role, whole, used)
         if reason:
-            raise AccessDenied(denied(session.arn, asked.action, asked.resource, reason))
+            message = denied(session.arn, asked.action, asked.resource, reason)
+            RECORD.refuse(session.role_arn, asked.action, asked.resource, message)
+            raise AccessDenied(message)
+        RECORD.allow(used)
 
 
 def denied(who: str, action: str, resource: str, reason: str) -> str:
-    """Return AWS's words: IAM User Guide, "Troubleshoot access denied error messages"."""
+    """Return AWS's words: IAM User Guide, "Troubleshoot access denied error messages".
+
+    Three services write the action or the resource in their own way: aws-ia/terraform-aws-control_tower_account_factory
+    #151 quotes SNS, aws/serverless-application-model#3633 SQS, aws-ia/terraform-aws-bedrock#41 S3.
+    """
+    service, _, name = action.partition(":")
+    if service == "sns":
+        action = f"SNS:{name}"
+    elif service == "sqs":
+        action = action.lower()
+    elif service == "s3":
+        resource = f'"{resource}"'
+    if reason.startswith("because no "):
+        reason += f" allows the {action} action"
     return f"User: {who} is not authorized to perform: {action} on resource: {resource} {reason}"
 
 
-def _why_not(session: Session, role: Any, asked: Asked) -> str:
+def _why_not(session: Session, role: Any, asked: Asked, used: list[Used]) -> str:
+    """Return why a session may not do something, nothing where it may; then `used` has what allowed it.
+
+    In one account a resource's policy that names the role itself is enough, but for a boundary or a session policy that
+    does not allow it: IAM User Guide, "Policy evaluation for requests within a single account".
+    """
     if role is None:
         return f"because the role {session.role_arn} does not exist"
-    kinds = [("identity-based policy", _identity_policies(role))]
-    if role.permissions_boundary_arn:
-        kinds.append(("permissions boundary", [_managed(role, role.permissions_boundary_arn)]))
-    if session.policy:
-        kinds.append(("session policy", [session.policy]))
     try:
-        said = {kind: identity_says([parsed(text) for text in texts], asked) for kind, texts in kinds}
+        found = [(name, match) for name, text in identity_policies(role) for match in matches(parsed(text), asked)]
+        said = {"identity-based policy": strongest(match.effect for _, match in found)}
+        if role.permissions_boundary_arn:
+            boundary = parsed(_managed(role, role.permissions_boundary_arn))
+            said["permissions boundary"] = identity_says([boundary], asked)
+        if session.policy:
+            said["session policy"] = identity_says([parsed(session.policy)], asked)
+        on_resource = policy_of(asked.action, asked.resource)
+        by_resource, itself = resource_says(on_resource, asked, session.principal)
     except (PolicyNotUnderstood, ValueError) as error:
         return f"because {error}"
-    for kind, decision in said.items():
+    for kind, decision in {**said, "resource-based policy": by_resource}.items():
         if decision is Decision.DENY:
             return f"with an explicit deny in {'an' if kind[0] == 'i' else 'a'} {kind}"
+    if by_resource is Decision.ALLOW and itself:
+        del said["identity-based policy"]
     missing = [kind for kind, decision in said.items() if decision is Decision.NOTHING]
-    return f"because no {missing[0]} allows the {asked.action} action" if missing else ""
+    used += [used_grant for name, match in found for used_grant in _used(session, name, match)]
+    return f"because no {missing[0]}" if missing else ""
+
+
+def _used(session: Session, policy: str, match: Match) -> Iterator[Used]:
+    for action, resource in match.grants:
+        yield Used(session.role_arn, policy, match.statement, action, resource)
 
 
 def check_assume(session: Session, role_arn: str, context: Mapping[str, Value], action: str = "sts:AssumeRole") -> None:
@@ -124,9 +162,9 @@ def check_assume(session: Session, role_arn: str, context: Mapping[str, Value], 
 
     In one account it is enough that the trust policy names the session's role itself.
     """
-    role = _role(role_arn)
-    own = _everywhere(session, _role(session.role_arn))
-    reason = f"because no resource-based policy allows the {action} action"
+    role = role_of(role_arn)
+    own = _everywhere(session, role_of(session.role_arn))
+    reason = "because no resource-based policy"
     try:
         said, itself = _trusts(role, Asked(action, role_arn, {**own, **context}), session.principal)
     except (PolicyNotUnderstood, ValueError) as error:
@@ -137,7 +175,10 @@ def check_assume(session: Session, role_arn: str, context: Mapping[str, Value], 
     if said is not Decision.ALLOW or not (itself and same_account):
         check(session, [Asked(action, role_arn, context)])
     if said is not Decision.ALLOW:
-        raise AccessDenied(denied(session.arn, action, role_arn, reason))
+        message = denied(session.arn, action, role_arn, reason)
+        RECORD.refuse(role_arn, action, role_arn, message)
+        raise AccessDenied(message)
+    RECORD.enter(role_arn, session.arn)
 
 
 def assume_as_service(
@@ -148,7 +189,10 @@ def assume_as_service(
     aws:SourceArn and aws:SourceAccount: IAM User Guide, "The confused deputy problem".
     """
     if machine.enforces_iam and not trusts_service(role_arn, service, source_arn):
-        raise CannotAssume(f"{service} is unable to assume the role {role_arn} for {source_arn}")
+        message = f"{service} is unable to assume the role {role_arn} for {source_arn}"
+        RECORD.refuse(role_arn, "sts:AssumeRole", role_arn, message)
+        raise CannotAssume(message)
+    RECORD.enter(role_arn, service)
     return sts_backends[machine.account_id]["aws"].assume_role(
         region_name=machine.region, role_session_name=session_name, role_arn=role_arn, policy="", duration=seconds,
         external_id="",
@@ -157,16 +201,31 @@ def assume_as_service(
 
 def trusts_service(role_arn: str, service: str, source_arn: str) -> bool:
     """Whether a role's trust policy lets a service of AWS assume it, acting for `source_arn`."""
-    context: dict[str, Value] = {
-        "aws:SourceArn": source_arn, "aws:SourceAccount": source_arn.split(":")[4],
-        "aws:PrincipalIsAWSService": "true", "aws:PrincipalServiceName": service, "aws:SourceOrgID": None,
-        "aws:PrincipalArn": None, "sts:ExternalId": None, "aws:PrincipalTag/": None,
-    }  # fmt: skip
     try:
-        asked = Asked("sts:AssumeRole", role_arn, context)
-        return _trusts(_role(role_arn), asked, Principal(service=service))[0] is Decision.ALLOW
+        asked = Asked("sts:AssumeRole", role_arn, _of_service(service, source_arn))
+        return _trusts(role_of(role_arn), asked, Principal(service=service))[0] is Decision.ALLOW
     except (PolicyNotUnderstood, ValueError):
         return False
+
+
+def lets_service(action: str, resource: str, service: str, source_arn: str) -> bool:
+    """Whether a resource's policy lets a service of AWS do something with it, acting for `source_arn`."""
+    try:
+        asked = Asked(action, resource, _of_service(service, source_arn))
+        said, _ = resource_says(policy_of(action, resource), asked, Principal(service=service))
+    except (PolicyNotUnderstood, ValueError):
+        return False
+    return said is Decision.ALLOW
+
+
+def _of_service(service: str, source_arn: str) -> dict[str, Value]:
+    """Return the keys of a request that a service makes on its own: "The confused deputy problem"."""
+    return {
+        "aws:SourceArn": source_arn, "aws:SourceAccount": source_arn.split(":")[4],
+        "aws:PrincipalIsAWSService": "true", "aws:PrincipalServiceName": service, "aws:SourceOrgID": None,
+        "aws:PrincipalArn": None, "sts:ExternalId": None, "aws:PrincipalTag/": None, "aws:SourceOwner": None,
+        "aws:SecureTransport": "true", "aws:PrincipalAccount": None, "aws:PrincipalOrgID": None,
+    }  # fmt: skip
 
 
 def trusts_web_identity(role_arn: str, provider_arn: str, claims: Mapping[str, Value]) -> bool:
@@ -174,7 +233,7 @@ def trusts_web_identity(role_arn: str, provider_arn: str, claims: Mapping[str, V
     known = set(iam_backends[role_arn.split(":")[4]]["aws"].open_id_providers)
     try:
         asked = Asked("sts:AssumeRoleWithWebIdentity", role_arn, claims)
-        said, _ = _trusts(_role(role_arn), asked, Principal(federated=provider_arn))
+        said, _ = _trusts(role_of(role_arn), asked, Principal(federated=provider_arn))
     except (PolicyNotUnderstood, ValueError):
         return False
     return said is Decision.ALLOW and provider_arn in known
@@ -195,7 +254,7 @@ def refusal(
     return ""
 
 
-def _role(arn: str) -> Any:
+def role_of(arn: str) -> Any:
     """Return moto's role of an ARN, None where there is none."""
     parts = arn.split(":")
     if len(parts) < 6:
@@ -212,13 +271,10 @@ def _trusts(role: Any, asked: Asked, principal: Principal) -> tuple[Decision, bo
     return resource_says(parsed(text if isinstance(text, str) else json.dumps(text)), asked, principal)
 
 
-def _identity_policies(role: Any) -> list[str]:
-    return [*role.policies.values(), *_attached(role)]
-
-
-def _attached(role: Any) -> Iterator[str]:
-    for arn in list(role.managed_policies):
-        yield _managed(role, arn)
+def identity_policies(role: Any) -> list[tuple[str, str]]:
+    """Return the names and texts of a role's own and attached policies."""
+    own = [(str(name), str(text)) for name, text in list(role.policies.items())]
+    return own + [(arn.rpartition("/")[2], _managed(role, arn)) for arn in list(role.managed_policies)]
 
 
 def _managed(role: Any, arn: str) -> str:
@@ -236,7 +292,8 @@ def _everywhere(session: Session, role: Any) -> dict[str, Value]:
         "aws:PrincipalTag/": None, "aws:PrincipalArn": session.role_arn, "aws:PrincipalAccount": session.account,
         "aws:PrincipalType": "AssumedRole", "aws:userid": f"{role_id}:{session.name}", "aws:username": None,
         "aws:PrincipalIsAWSService": "false", "aws:PrincipalServiceName": None, "aws:PrincipalOrgID": None,
-        "aws:SourceArn": None, "aws:SourceAccount": None, "aws:SourceVpc": None, "aws:SourceVpce": None,
+        "aws:SourceArn": None, "aws:SourceAccount": None, "aws:SourceOwner": None, "aws:SourceVpc": None,
+        "aws:SourceVpce": None,
         "aws:ViaAWSService": "false", "aws:CalledVia": None, "aws:MultiFactorAuthPresent": None,
         "aws:MultiFactorAuthAge": None, "aws:FederatedProvider": None, "aws:ResourceOrgID": None,
         "aws:SecureTransport": "true",  # it would be, on AWS's endpoints

@@ -70,20 +70,33 @@ def _lowered(context: Mapping[str, Value]) -> dict[str, Value]:
     return {key.lower(): value for key, value in context.items()}
 
 
+@dataclass(frozen=True)
+class Match:
+    """A statement that covers a request. `grants` are its pairs of action and resource that do, as it writes them."""
+
+    statement: str
+    effect: Decision
+    grants: tuple[tuple[str, str], ...]
+
+
 def identity_says(documents: Iterable[Document], asked: Asked) -> Decision:
     """Return what identity-based policies (or a permissions boundary, or a session policy) say."""
-    return _strongest(
-        Decision.DENY if statement.get("Effect") == "Deny" else Decision.ALLOW
-        for document in documents
-        for statement in statements(document)
-        if _acts(statement, asked)
-        and _names_resource(document, statement, asked)
-        and _holds(document, statement, asked)
-    )
+    return strongest(match.effect for document in documents for match in matches(document, asked))
+
+
+def matches(document: Document, asked: Asked) -> list[Match]:
+    """Return the statements of an identity-based policy that cover a request."""
+    found = []
+    for name, statement in named_statements(document):
+        actions, resources = _actions(statement, asked), _resources(document, statement, asked)
+        if actions and resources and _holds(document, statement, asked):
+            pairs = tuple((action, resource) for action in actions for resource in resources)
+            found.append(Match(name, _effect(statement), pairs))
+    return found
 
 
 def resource_says(document: Document, asked: Asked, principal: Principal) -> tuple[Decision, bool]:
-    """Return what a trust policy says, and whether it names the principal itself rather than its whole account.
+    """Return what a resource's policy says, and whether it names the principal itself rather than its whole account.
 
     Where an account is named, the principal's own policies must allow the action too: "AWS JSON policy elements:
     Principal", on account principals.
@@ -92,17 +105,24 @@ def resource_says(document: Document, asked: Asked, principal: Principal) -> tup
     itself = False
     for statement in statements(document):
         named = _named(statement, principal)
-        if not named or not _acts(statement, asked) or not _holds(document, statement, asked):
+        if not named or not _actions(statement, asked) or not _holds(document, statement, asked):
             continue
-        effect = Decision.DENY if statement.get("Effect") == "Deny" else Decision.ALLOW
+        if statement.keys() & {"Resource", "NotResource"} and not _resources(document, statement, asked):
+            continue  # a trust policy and a repository's are of one resource, and name none
+        effect = _effect(statement)
         found.append(effect)
         itself = itself or (effect is Decision.ALLOW and named == "itself")
-    return _strongest(found), itself
+    return strongest(found), itself
 
 
 def statements(document: Document) -> list[Mapping[str, Any]]:
     """Return a document's statements; one alone need not be in a list."""
-    return list(_listed(document.get("Statement")))
+    return list(listed(document.get("Statement")))
+
+
+def named_statements(document: Document) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return a document's statements by their Sid, or else by their number from 1."""
+    return [(str(each.get("Sid") or f"#{n}"), each) for n, each in enumerate(statements(document), 1)]
 
 
 @lru_cache(maxsize=512)
@@ -112,14 +132,16 @@ def parsed(text: str) -> dict[str, Any]:
     return dict(document)
 
 
-def _strongest(found: Iterable[Decision]) -> Decision:
+def strongest(found: Iterable[Decision]) -> Decision:
+    """Return what statements say together: a Deny is stronger than any Allow, and silence is no Allow."""
     all_found = set(found)
     if Decision.DENY in all_found:
         return Decision.DENY
     return Decision.ALLOW if Decision.ALLOW in all_found else Decision.NOTHING
 
 
-def _listed(value: Any) -> Sequence[Any]:
+def listed(value: Any) -> Sequence[Any]:
+    """Return an element of a policy as a list; one value alone need not be in one."""
     if value is None:
         return ()
     return value if isinstance(value, list | tuple) else (value,)
@@ -128,19 +150,34 @@ def _listed(value: Any) -> Sequence[Any]:
 # --- actions, resources, principals -----------------------------------------------------------------------------------
 
 
-def _acts(statement: Mapping[str, Any], asked: Asked) -> bool:
+def _effect(statement: Mapping[str, Any]) -> Decision:
+    return Decision.DENY if statement.get("Effect") == "Deny" else Decision.ALLOW
+
+
+def _actions(statement: Mapping[str, Any], asked: Asked) -> list[str]:
+    """Return the patterns of a statement that the action is one of."""
     key = "NotAction" if "NotAction" in statement else "Action"
-    matched = any(glob(pattern.lower()).fullmatch(asked.action.lower()) for pattern in _listed(statement.get(key)))
-    return matched != (key == "NotAction")
+    patterns = listed(statement.get(key))
+    matched = [pattern for pattern in patterns if glob(pattern.lower()).fullmatch(asked.action.lower())]
+    return _turned(key, patterns, matched)
 
 
-def _names_resource(document: Document, statement: Mapping[str, Any], asked: Asked) -> bool:
+def _resources(document: Document, statement: Mapping[str, Any], asked: Asked) -> list[str]:
+    """Return the patterns of a statement that the resource is one of."""
     key = "NotResource" if "NotResource" in statement else "Resource"
-    matched = False
-    for pattern in _listed(statement.get(key)):
+    patterns, matched = listed(statement.get(key)), []
+    for pattern in patterns:
         resolved = _with_variables(document, pattern, asked)
-        matched = matched or (resolved is not None and arn_matches(resolved, asked.resource))
-    return matched != (key == "NotResource")
+        if resolved is not None and _resource(resolved).fullmatch(asked.resource):
+            matched.append(pattern)
+    return _turned(key, patterns, matched)
+
+
+def _turned(key: str, patterns: Sequence[str], matched: list[str]) -> list[str]:
+    """Return what matched; with NotAction or NotResource, all patterns if none did."""
+    if not key.startswith("Not"):
+        return matched
+    return [] if matched else [f"not {' or '.join(patterns)}"]
 
 
 def _named(statement: Mapping[str, Any], principal: Principal) -> str:
@@ -151,12 +188,12 @@ def _named(statement: Mapping[str, Any], principal: Principal) -> str:
     if named == "*":
         return "itself"
     kinds = named if isinstance(named, Mapping) else {}
-    if principal.service and principal.service in _listed(kinds.get("Service")):
+    if principal.service and principal.service in listed(kinds.get("Service")):
         return "itself"
-    if principal.federated and principal.federated in _listed(kinds.get("Federated")):
+    if principal.federated and principal.federated in listed(kinds.get("Federated")):
         return "itself"
     if principal.role_arn:
-        by_arn = _listed(kinds.get("AWS"))
+        by_arn = listed(kinds.get("AWS"))
         if {"*", principal.arn, principal.role_arn} & set(by_arn):
             return "itself"
         if any(re.fullmatch(rf"{principal.account}|arn:[\w-]+:iam::{principal.account}:root", one) for one in by_arn):
@@ -167,13 +204,28 @@ def _named(statement: Mapping[str, Any], principal: Principal) -> str:
 @lru_cache(maxsize=4096)
 def glob(pattern: str) -> re.Pattern[str]:
     """Return a pattern with `*` and `?` as a regular expression; `\\0` before one of them takes its meaning away."""
-    wild = {"*": ".*", "?": "."}
-    parts = re.split(r"(\0.|[*?])", pattern)
-    return re.compile("".join(wild.get(p) or re.escape(p.removeprefix("\0")) for p in parts), re.DOTALL)
+    return re.compile(_regex(pattern, "."), re.DOTALL)
+
+
+def _regex(pattern: str, character: str) -> str:
+    wild = {"*": f"{character}*", "?": character}
+    return "".join(wild.get(p) or re.escape(p.removeprefix("\0")) for p in re.split(r"(\0.|[*?])", pattern))
+
+
+@lru_cache(maxsize=4096)
+def _resource(pattern: str) -> re.Pattern[str]:
+    """Return a pattern of the element Resource as a regular expression.
+
+    A `*` that ends a segment of an ARN reaches over the colons after it, any other stays in its segment: "IAM JSON
+    policy elements: Resource". The sixth segment, the resource, may have colons of its own.
+    """
+    *first, last = pattern.split(":", 5)
+    parts = [_regex(part, "." if re.search(r"(?<!\0)\*$", part) else "[^:]") for part in first]
+    return re.compile(":".join([*parts, _regex(last, ".")]), re.DOTALL)
 
 
 def arn_matches(pattern: str, arn: str) -> bool:
-    """Whether an ARN is one of a pattern's: each of the six parts is matched by itself, but for `*`, which is all."""
+    """Whether an ARN is one of a condition's: each of the six parts is matched by itself, but for `*`, which is all."""
     wanted, given = pattern.split(":", 5), arn.split(":", 5)
     if len(wanted) < 6 or len(given) < 6:
         return pattern == "*" or pattern == arn
@@ -271,9 +323,9 @@ def _condition(document: Document, operator: str, key: str, wanted: Any, asked: 
     if quantifier not in ("", "ForAllValues", "ForAnyValue"):
         raise PolicyNotUnderstood(f"local AWS does not know the condition operator {operator}")
     value = asked.value(key)
-    texts = [_text(each) for each in _listed(wanted)]
+    texts = [_text(each) for each in listed(wanted)]
     if name == "Null":
-        return (value is None) == (texts == ["true"])
+        return any((value is None) == (text.lower() == "true") for text in texts)
     optional = name.endswith("IfExists")
     name = name.removesuffix("IfExists")
     negated = name in _NEGATED
