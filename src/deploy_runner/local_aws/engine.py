@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -94,6 +95,7 @@ class Engine:
             if self.folder:
                 end_containers_below(self.folder)
                 unmount_below(self.folder)
+                _link(self.folder).unlink(missing_ok=True)
 
 
 def _refusal(container: Any) -> DockerException | None:
@@ -225,8 +227,7 @@ def _start_podman(state_dir: Path, images_dir: Path, port: int, name: str) -> En
         "CONTAINERS_REGISTRIES_CONF": str(state_dir / "registries.conf"),
     }
     podman_socket = state_dir / "podman.sock"
-    # The runroot holds what must be known to clean up after a crash, so it is beside the images, not in state_dir.
-    folders = ["--root", str(images_dir / "root"), "--runroot", str(images_dir / "run")]
+    folders = ["--root", str(images_dir / "root"), "--runroot", str(_runroot(images_dir))]
     folders += ["--tmpdir", str(images_dir / "tmp"), "--network-config-dir", str(images_dir / "networks")]
     images_dir.mkdir(parents=True, exist_ok=True)
     command = ["podman", *folders, "system", "service", "--time=0", f"unix://{podman_socket}"]
@@ -269,6 +270,26 @@ def _start_podman(state_dir: Path, images_dir: Path, port: int, name: str) -> En
         end(service)
         raise
     return engine
+
+
+def _runroot(images_dir: Path) -> Path:
+    """Return the folder for what must be known to clean up after a crash: beside the images, not in state_dir.
+
+    Podman refuses one of more than 50 characters (libpod/options.go, WithStorageConfig), and a home folder may take
+    most of these; then it is a link. The same at each start, since Podman's records name it.
+    """
+    folder = images_dir / "run"
+    if len(str(folder)) <= 50:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    link = _link(images_dir)
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder)
+    return link
+
+
+def _link(images_dir: Path) -> Path:
+    return Path("/run") / f"deploy-runner-{hashlib.sha256(bytes(images_dir)).hexdigest()[:12]}"
 
 
 def _connect(address: Path, service: "subprocess.Popen[bytes]", log: Path) -> docker.DockerClient:
