@@ -1,21 +1,45 @@
 """What an instance of local AWS left on the machine, for tests that hold it to leaving nothing."""
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 
 def left_behind(port: int) -> list[str]:
-    """Return the command lines of processes and the mounts that belong to the instance on a port."""
-    found = []
+    """Return what belongs to the instance on a port: processes, mounts, and what its network is made of."""
+    return [*_processes(port), *_mounts(port), *_network(port)]
+
+
+def _processes(port: int) -> Iterator[str]:
+    """Yield the command lines of those that speak of the instance's folder: in a container, that is its root."""
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if int(folder.name) != os.getpid() and (f"local-{port}/" in line or f"sleep {port}" in line):
-            found.append(line)
+            about = line + (folder / "environ").read_text(errors="replace")
+            if _other_mounts(folder):
+                about += (folder / "mounts").read_text()
+            if int(folder.name) != os.getpid() and (f"local-{port}/" in about or f"--port {port} " in line):
+                yield f"process {folder.name}: {line}"
+
+
+def _other_mounts(folder: Path) -> bool:
+    return (folder / "ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
+
+
+def _mounts(port: int) -> Iterator[str]:
     if Path("/proc/self/mounts").exists():
-        found += [m for m in Path("/proc/self/mounts").read_text().splitlines() if f"local-{port}/" in m]
-    if Path(f"/sys/class/net/deploy-{port}").exists():
-        found.append(f"the bridge deploy-{port}")
-    return found
+        yield from (m for m in Path("/proc/self/mounts").read_text().splitlines() if f"local-{port}/" in m)
+
+
+def _network(port: int) -> Iterator[str]:
+    bridge = Path(f"/sys/class/net/deploy-{port}")
+    if bridge.exists():
+        yield f"the bridge {bridge.name}"
+    for interface in Path("/sys/class/net").glob("*/master"):
+        if interface.resolve().name == bridge.name:
+            yield f"the interface {interface.parent.name}"
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        listening = re.findall(r":([0-9A-F]{4}) \S+ 0A ", table.read_text()) if table.exists() else []
+        yield from (f"the port {port + n}" for n in range(3) if f"{port + n:04X}" in listening)

@@ -1,19 +1,31 @@
 """`deploy-runner local up` comes up, says where things are, and leaves nothing behind, however it ends."""
 
+import contextlib
+import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import docker
 import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from docker.errors import DockerException
+from requests.exceptions import RequestException
 
+from deploy_runner.local_aws import server
 from deploy_runner.local_aws.base_images import cache_dir
 from tests.left_behind import left_behind
 
@@ -21,6 +33,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("up_and_down")]
 
 PORT = 4640
 NETWORK = f"deploy-runner-{PORT}"
+BUSYBOX = "public.ecr.aws/docker/library/busybox:stable"
 
 
 def command(*arguments: str) -> list[str]:
@@ -56,7 +69,7 @@ def run_a_container() -> None:
     exports = json.loads(say("env", "--port", str(PORT), "--format", "json").stdout)
     client = docker.from_env(environment=os.environ | exports)
     client.containers.run(
-        "public.ecr.aws/docker/library/busybox:stable", ["sleep", "4640"], detach=True, network=NETWORK,
+        BUSYBOX, ["sleep", "4640"], detach=True, network=NETWORK,
         labels={"deploy-runner.local": NETWORK},
     )  # fmt: skip
 
@@ -89,6 +102,82 @@ def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subproces
     finally:
         other.terminate()
         other.wait(30)
+
+
+def test_whatever_the_moment_of_a_kill_nothing_is_left_after_the_next_start_and_end(tmp_path: Path) -> None:
+    seed = int(os.environ.get("SEED", time.time_ns()))
+    print(f"SEED={seed}")
+    moments = random.Random(seed)  # noqa: S311
+    at_first = network_of_the_machine()
+    for number in range(10):
+        said = tmp_path / f"said-{number}"
+        port = moments.choice((PORT, PORT + 4))
+        if number % 2:
+            process = start(said, port)
+            busy = threading.Thread(target=keep_busy, args=(port,), daemon=True)
+            busy.start()
+            kill_after(process, moments.uniform(0, 3))
+            busy.join(60)
+            assert not busy.is_alive()
+        else:  # while it starts
+            with said.open("wb") as output:
+                process = subprocess.Popen(command("up", "--port", str(port)), stdout=output, stderr=subprocess.STDOUT)
+            kill_after(process, moments.uniform(0, 3))
+
+        # The next start is of this process, which has imported what takes most of the time.
+        again = moments.choice((PORT, PORT + 4))
+        server.start(again, cache_dir() / f"local-{again}", ["registry"]).stop()
+
+        assert left_behind(port) == [], f"killed on {port}, started again on {again}; moment {number} of SEED={seed}"
+        assert left_behind(again) == []
+        assert network_of_the_machine() == at_first
+
+
+def kill_after(process: subprocess.Popen[bytes], seconds: float) -> None:
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+
+
+def network_of_the_machine() -> dict[str, set[str]]:
+    return {
+        str(folder): {each.name for each in folder.glob("*")} for folder in (Path("/sys/class/net"), Path("/run/netns"))
+    }
+
+
+def keep_busy(port: int) -> None:
+    """Start what outlives a client until there is nobody to ask: tasks, a service, a build, a function."""
+    session = boto3.Session("local", "local", region_name="us-east-1")
+
+    def aws(service: str) -> Any:
+        once = Config(retries={"max_attempts": 0})
+        return session.client(service, endpoint_url=f"http://127.0.0.1:{port}", config=once)  # type: ignore[call-overload]
+
+    with contextlib.suppress(BotoCoreError, DockerException, RequestException, OSError):
+        ecs, network = aws("ecs"), {"subnets": [aws("ec2").describe_subnets()["Subnets"][0]["SubnetId"]]}
+        ecs.create_cluster(clusterName="c")
+        ecs.register_task_definition(
+            family="f", requiresCompatibilities=["FARGATE"], networkMode="awsvpc", cpu="256", memory="512",
+            containerDefinitions=[{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", f"sleep {port}"]}],
+        )  # fmt: skip
+        awsvpc = {"launchType": "FARGATE", "networkConfiguration": {"awsvpcConfiguration": network}}
+        ecs.create_service(cluster="c", serviceName="s", taskDefinition="f", desiredCount=2, **awsvpc)
+        role = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"}]}
+        role["Statement"][0]["Principal"] = {"Service": "lambda.amazonaws.com"}  # type: ignore[index]
+        arn = aws("iam").create_role(RoleName="f", AssumeRolePolicyDocument=json.dumps(role))["Role"]["Arn"]
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as zipped:
+            zipped.writestr("f.py", "import time\ndef f(*_):\n    time.sleep(900)\n")
+        aws("lambda").create_function(
+            FunctionName="f", Role=arn, Handler="f.f", Runtime="python3.13", Timeout=900,
+            Code={"ZipFile": archive.getvalue()},
+        )  # fmt: skip
+        aws("lambda").invoke(FunctionName="f", InvocationType="Event")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_local/env") as answer:
+            build = docker.from_env(environment=os.environ | json.loads(answer.read()))
+        while True:
+            ecs.run_task(cluster="c", taskDefinition="f", **awsvpc)
+            build.images.build(fileobj=io.BytesIO(f"FROM {BUSYBOX}\nRUN sleep 0.3; date".encode()), nocache=True)
 
 
 def test_it_starts_over_where_the_engines_records_are_broken(up: subprocess.Popen[bytes], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What Podman may leave on the machine when it is ended midway: containers that it forgot, mounts, a bridge."""
+"""What is left on the machine when local AWS or Podman is killed: functions, forgotten containers, mounts, a bridge."""
 
 import contextlib
 import fcntl
@@ -35,6 +35,19 @@ def _end_container(monitor: Path) -> None:
             if name.stat().st_ino == own:
                 subprocess.run(["umount", "--lazy", str(name)], check=False, capture_output=True)
                 name.unlink(missing_ok=True)
+
+
+def end_functions_below(folder: Path) -> None:
+    """End Lambda's functions whose code is in `folder`, with what they started, which has their environment.
+
+    An idle one ends when it finds nobody to ask for events; one that is busy would go on to its end.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = dict(v.partition(b"=")[::2] for v in (process / "environ").read_bytes().split(b"\0"))
+            code = variables.get(b"LAMBDA_TASK_ROOT")
+            if code and Path(os.fsdecode(code)).is_relative_to(folder):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def unmount_below(folder: Path) -> None:

@@ -19,6 +19,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.base_images import base_images_dir
 from deploy_runner.local_aws.engine import start_engine
+from deploy_runner.local_aws.leftovers import end_functions_below
 from deploy_runner.local_aws.machine import Machine
 
 # In this order; each module has `install(machine: Machine) -> None`.
@@ -95,16 +96,18 @@ def _own(state_dir: Path, port: int) -> Any:
                 lock.close()
                 remedy = f"End what listens on {needed} of 127.0.0.1, or choose another port with --port"
                 raise PortTaken(f"{what} needs the port {needed}", str(error.strerror), remedy) from error
+    end_functions_below(state_dir)
     shutil.rmtree(state_dir / "run", ignore_errors=True)
     (state_dir / "run").mkdir()
     return lock
 
 
 def _end_what_was_killed(folder: Path) -> None:
-    """Take down the containers of instances that were killed, whatever their port: they outlive even `kill -9`."""
+    """Take down what outlives even `kill -9` of instances that were killed, whatever their port."""
     for marker in folder.glob(f"local-*/{RUNNING}"):
         with (marker.parent / "lock").open("w") as lock, contextlib.suppress(OSError, ValueError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            end_functions_below(marker.parent)
             run = marker.parent / "run"
             shutil.rmtree(run, ignore_errors=True)
             run.mkdir()
