@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.model import ListShape, MapShape, Shape, StructureShape
+from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 from moto.ecs.models import EC2ContainerServiceBackend
 from moto.ecs.responses import EC2ContainerServiceResponse
 
@@ -27,6 +27,8 @@ def sample(shape: Shape, name: str = "x") -> Any:
         return {"Key-of_it": sample(shape.value, name)}
     if shape.type_name == "boolean":
         return True
+    if isinstance(shape, StringShape) and shape.enum:
+        return shape.enum[0]
     return 7 if shape.type_name in ("integer", "long", "float", "double") else f"{name}-value"
 
 

@@ -1,0 +1,73 @@
+"""What holds in every test: local AWS answers as botocore's models say that AWS does."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deploy_runner.local_aws.machine import Machine
+from tests.local_aws import shapes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_answer_is_read() -> Iterator[None]:
+    """Put the reader of answers before all else that local AWS is made of, wherever a test starts it."""
+    gated = Machine.gated
+
+    def held(machine: Machine, aws: Any) -> Any:
+        return shapes.Held(gated(machine, aws))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Machine, "gated", held)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_answer_is_wrong() -> Iterator[None]:
+    """Fail the test in which an answer was other than botocore's model of the operation has it."""
+    shapes.VIOLATIONS.clear()
+    yield
+    found = list(dict.fromkeys(shapes.VIOLATIONS))
+    shapes.VIOLATIONS.clear()
+    assert not found, "local AWS answered as AWS does not:\n" + "\n".join(found)
+
+
+def _operations(of: set[tuple[str, str]]) -> list[str]:
+    return sorted(f"{service}:{operation}" for service, operation in of)
+
+
+NEVER_CALLED = pytest.StashKey[list[str]]()
+CALLED = pytest.StashKey[set[str]]()
+OURS = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[CALLED], config.stash[OURS] = set(), set()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist saw."""
+    told = getattr(node, "workeroutput", {})
+    node.config.stash[CALLED].update(told.get("called", []))
+    node.config.stash[OURS].update(told.get("ours", []))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run of all tests in which an operation that is ours was not called: nothing was told of its answer."""
+    config = session.config
+    called, ours = _operations(shapes.CALLED), _operations(shapes.implemented())
+    if hasattr(config, "workeroutput"):
+        config.workeroutput |= {"called": called, "ours": ours}
+        return
+    missing = (config.stash[OURS] | set(ours)) - config.stash[CALLED] - set(called)
+    everything = config.args == config.getini("testpaths") and not (config.option.keyword or config.option.markexpr)
+    if everything and missing and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        config.stash[NEVER_CALLED] = sorted(missing)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for operation in config.stash.get(NEVER_CALLED, []):
+        terminalreporter.write_line(f"FAILED: local AWS implements {operation}, and no test calls it", red=True)
