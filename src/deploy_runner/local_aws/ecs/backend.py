@@ -14,7 +14,7 @@ from moto.ecs import urls
 from moto.ecs.exceptions import EcsClientException, ECSException, InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend
 
-from deploy_runner.local_aws.ecs.definitions import registered
+from deploy_runner.local_aws.ecs.definitions import overridden, registered
 from deploy_runner.local_aws.ecs.environment import Roles
 from deploy_runner.local_aws.ecs.events import Events
 from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
@@ -36,6 +36,8 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         self.closing = threading.Event()
         self.events = Events(account_id, region_name)
         self.roles = Roles(self.machine)
+        self._asked: dict[str, tuple[dict[str, Any], list[Task]]] = {}  # by clientToken
+        self._one_at_a_time = threading.Lock()
 
     @property
     def _url_module(self) -> Any:
@@ -146,26 +148,40 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
     def add_task(self, task: Task) -> None:
-        """Keep a task; the oldest that have stopped are forgotten."""
+        """Keep a task; those that stopped long ago are forgotten, and of too many the oldest that have stopped."""
         tasks = self.tasks.setdefault(task.cluster_name, {})
         tasks[task.task_arn] = task
-        for arn in [arn for arn, known in list(tasks.items()) if known.stopped][: max(len(tasks) - _KEPT_TASKS, 0)]:
+        stopped = [arn for arn, known in list(tasks.items()) if known.stopped]
+        many = max(len(tasks) - _KEPT_TASKS, 0)
+        for arn in stopped[:many] + [arn for arn in stopped[many:] if tasks[arn].forgotten]:
             del tasks[arn]
 
     def run(self, request: dict[str, Any]) -> list[Task]:
-        """Start tasks from RunTask's input."""
+        """Start tasks from RunTask's input; a second request with the same clientToken starts none.
+
+        docs.aws.amazon.com/AmazonECS/latest/APIReference/ECS_Idempotency.html
+        """
+        token = request.get("clientToken")
+        if not token:
+            return self._run(request)
+        with self._one_at_a_time:
+            if self._asked.get(token, (request,))[0] != request:
+                raise ECSException(
+                    "ConflictException", "The provided clientToken is already in use with a different RunTask request."
+                )
+            if token not in self._asked:
+                self._asked[token] = request, self._run(request)
+                for oldest in list(self._asked)[:-_KEPT_TASKS]:
+                    del self._asked[oldest]
+            return self._asked[token][1]
+
+    def _run(self, request: dict[str, Any]) -> list[Task]:
         cluster = self.active_cluster(request.get("cluster") or "default")
         definition = self.runnable(request["taskDefinition"])
         launch_type, provider = self.launch(request, cluster)
         network = request.get("networkConfiguration") or {}
         self.check_network(definition, network)
-        overrides = request.get("overrides") or {}
-        names = {c["name"] for c in definition.container_definitions}
-        for override in overrides.get("containerOverrides") or []:
-            if override.get("name") not in names:
-                raise InvalidParameterException(
-                    f"Override for container named {override.get('name')} is not a container in the TaskDefinition."
-                )
+        overrides = overridden(request, definition)
         for role in filter(None, self.roles_of(definition, overrides)):
             if why_not := self.roles.why_not(role, f"arn:aws:ecs:{self.region_name}:{self.account_id}:task/*"):
                 raise EcsClientException(why_not)
@@ -238,7 +254,8 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         if not tasks:
             raise InvalidParameterException("Tasks cannot be empty.")
         wanted = {task.rpartition("/")[2] for task in tasks}
-        return [task for task in list(self.tasks.get(cluster.name, {}).values()) if task.id in wanted]
+        known = list(self.tasks.get(cluster.name, {}).values())
+        return [task for task in known if task.id in wanted and not task.forgotten]
 
     def list_tasks(
         self,
@@ -257,6 +274,7 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
             for name, tasks in list(self.tasks.items())
             for task in list(tasks.values())
             if cluster in (None, name)
+            and not task.forgotten
             and not container_instance
             and family in (None, task.family)
             and started_by in (None, task.started_by)

@@ -1,16 +1,20 @@
 """One container of a task: a real one of the engine, or the stand-in for Kaniko's. Both end with an exit code."""
 
 import contextlib
+import platform
 import re
+import resource
 import shlex
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from docker.errors import APIError, DockerException, NotFound
+from docker.types import Ulimit
 from docker.utils.socket import frames_iter
 
 from deploy_runner.local_aws.ecs.logs import LogStream
@@ -19,6 +23,10 @@ from deploy_runner.local_aws.machine import Machine
 _POLL_SECONDS = 0.25
 _SHELL = ["/bin/sh", "-c"]
 _NEVER = 24 * 3600 * 10**9  # nanoseconds: the engine is not to run a health check by itself
+# Every task runs on this machine, so that is what an image must be for, whatever its runtimePlatform says.
+_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+# Podman forgets the default limits of engine.py once one is given, and then wants more than it may.
+_PODMAN_LIMITS = {"nofile": (1024, 1024), "nproc": (2048, 2048)}
 
 
 class CannotPull(Exception):
@@ -40,6 +48,7 @@ class Plan:
     binds: dict[str, dict[str, str]]  # folder of the host -> {"bind": folder of the container, "mode": "rw"}
     labels: dict[str, str]
     image: str = ""  # the engine's id of the image
+    memory: int = 0  # MiB that the task has, which is all that a container without a limit of its own may use
     publish: list[int] = field(default_factory=list)  # ports, where the engine's addresses are not reachable
 
     def host_path(self, path: str) -> Path | None:
@@ -90,17 +99,35 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
         except DockerException as failed:
             error = getattr(failed, "explanation", None) or str(failed)
         if error:
-            raise CannotPull(
-                "CannotPullContainerError: pull image manifest has been retried 1 time(s): "
-                f"failed to resolve ref {image}: {image}: not found"
-                + ("" if re.search("not found|unknown", error, re.IGNORECASE) else f" ({error.strip()[:300]})")
-            )
+            raise CannotPull(_why_not_pulled(image, error.strip()))
     try:
         attributes = client.api.inspect_image(image)
     except DockerException as failed:
-        raise CannotPull(f"CannotPullContainerError: {image}: not found") from failed
+        raise CannotPull(_why_not_pulled(image, "not found")) from failed
+    if attributes.get("Architecture") not in (None, "", _ARCHITECTURE):
+        raise CannotPull(_why_not_pulled(image, "no matching manifest"))
     digests = [d.partition("@")[2] for d in attributes.get("RepoDigests") or [] if d.startswith(split_image(image)[0])]
     return attributes["Id"], image.partition("@")[2] or (digests[0] if digests else "")
+
+
+def _why_not_pulled(image: str, said: str) -> str:
+    """Return what ECS makes of an engine's error: .../developerguide/task_cannot_pull_image.html"""
+    failed = "CannotPullContainerError: pull image manifest has been retried 1 time(s): "
+    registry = split_image(image)[0].partition("/")[0]
+    reference = (
+        image if "." in registry or ":" in registry else f"docker.io/{'' if '/' in image else 'library/'}{image}"
+    )
+    if re.search("no matching manifest|no image found in|no child with platform", said, re.IGNORECASE):
+        return f"{failed}image Manifest does not contain descriptor matching platform 'linux/{_ARCHITECTURE}'"
+    failed += f"failed to resolve ref {reference}: "
+    if re.search("denied|unauthorized|authentication required", said, re.IGNORECASE):
+        return (
+            f"{failed}pull access denied, repository does not exist or may require authorization: server message: "
+            "insufficient_scope: authorization failed"
+        )
+    if re.search("not found|unknown", said, re.IGNORECASE):
+        return f"{failed}{reference}: not found"
+    return f"{failed}failed to do request: {said[:300]}"
 
 
 def _known(client: Any, image: str) -> bool:
@@ -127,6 +154,8 @@ class EngineContainer:
         self._machine, self._plan = machine, plan
         self._container: Any = None
         self._reader: threading.Thread | None = None
+        self._memory_kills: Path | None = None
+        self.out_of_memory = False  # known once it has ended
 
     @property
     def id(self) -> str:
@@ -146,6 +175,7 @@ class EngineContainer:
             more["healthcheck"] = {
                 "test": ["CMD-SHELL", shell], "interval": _NEVER, "timeout": int(seconds * 1e9), "retries": 1_000_000,
             }  # fmt: skip
+        more |= self._memory()
         if plan.publish and not network_of:
             more["ports"] = {f"{port}/tcp": ("127.0.0.1", None) for port in plan.publish}
         try:
@@ -159,6 +189,8 @@ class EngineContainer:
                 user=definition.get("user"),
                 working_dir=definition.get("workingDirectory"),
                 read_only=bool(definition.get("readonlyRootFilesystem")),
+                init=bool((definition.get("linuxParameters") or {}).get("initProcessEnabled")),
+                ulimits=self._ulimits(),
                 **more,
             )
             # Attached before it starts, so that not one line of a short life is missed.
@@ -171,9 +203,30 @@ class EngineContainer:
             engine.hold_bridge_address()
         except APIError as error:
             self.remove()
-            raise CannotStart(f"CannotStartContainerError: {error.explanation or error}") from error
+            raise CannotStart(_why_not_started(str(error.explanation or error))) from error
+        if "mem_limit" in more:
+            self._memory_kills = _memory_kills(engine.client.api.inspect_container(self.id)["State"]["Pid"])
         self._reader = threading.Thread(target=self._read, args=(output,), name=f"{plan.name} logs", daemon=True)
         self._reader.start()
+
+    def _memory(self) -> dict[str, Any]:
+        """Return the limit of memory, without swap, as far as the engine can keep one here."""
+        memory = self._plan.definition.get("memory") or self._plan.memory
+        limits, without_swap = _limits_memory(self._machine.engine.client) if memory else (False, False)
+        if not limits:
+            return {}
+        return {"mem_limit": f"{memory}m"} | ({"memswap_limit": f"{memory}m"} if without_swap else {})
+
+    def _ulimits(self) -> list[Ulimit] | None:
+        """Return the limits that the definition gives; Podman may give none that this process does not have."""
+        given = {u["name"]: (u["softLimit"], u["hardLimit"]) for u in self._plan.definition.get("ulimits") or []}
+        if given and self._podman:
+            for name, pair in given.items():
+                kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
+                most = resource.RLIM_INFINITY if kind is None else resource.getrlimit(kind)[1]
+                given[name] = pair if most == resource.RLIM_INFINITY else (min(pair[0], most), min(pair[1], most))
+            given = _PODMAN_LIMITS | given
+        return [Ulimit(name=name, soft=soft, hard=hard) for name, (soft, hard) in given.items()] or None
 
     def _read(self, output: Any) -> None:
         _read_all(output, self._plan.logs.write)
@@ -183,6 +236,9 @@ class EngineContainer:
         """Return the exit code as soon as the container has ended; 137 if it was removed meanwhile."""
         if self._reader:
             self._reader.join()  # its end is noticed at once; the engine's own wait is slower
+        if self._memory_kills:
+            with contextlib.suppress(OSError):  # the engine removes the group, but not so soon
+                self.out_of_memory = re.search("oom_kill [1-9]", self._memory_kills.read_text()) is not None
         pause = 0.01
         while True:
             try:
@@ -190,6 +246,7 @@ class EngineContainer:
             except (DockerException, OSError, ValueError):
                 return 137
             if not state["Running"] and state["Status"] not in ("stopping", "initialized"):
+                self.out_of_memory = self.out_of_memory or bool(state.get("OOMKilled"))
                 return int(state["ExitCode"])
             time.sleep(pause)
             pause = min(pause * 2, _POLL_SECONDS)
@@ -251,6 +308,39 @@ class EngineContainer:
                 self._container.remove(force=True, v=True)
 
 
+@lru_cache(maxsize=1)
+def _limits_memory(client: Any) -> tuple[bool, bool]:
+    """Tell whether the engine can limit memory on this machine, and swap too: not where it may not use cgroups."""
+    said = client.info()
+    return bool(said.get("MemoryLimit")), bool(said.get("SwapLimit"))
+
+
+def _memory_kills(pid: int) -> Path | None:
+    """Return where the kernel counts the processes that it killed for a container's memory.
+
+    Docker tells by itself. Podman 4.3 does not with cgroups of version 1, where its monitor misses the kernel's word.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+        groups = {controllers: path for _, controllers, path in lines}
+        if "memory" in groups:
+            return Path(f"/sys/fs/cgroup/memory{groups['memory']}/memory.oom_control")
+        return Path(f"/sys/fs/cgroup{groups['']}/memory.events") if "" in groups else None
+    return None
+
+
+def _why_not_started(said: str) -> str:
+    """Return what Fargate makes of an engine's error: .../userguide/stopped-task-error-codes.html"""
+    runtime = re.search(r"unable to start container process: .*?(?=: unknown|: OCI|$)", said)
+    why = (
+        f"failed to create shim task: OCI runtime create failed: runc create failed: {runtime[0]}" if runtime else said
+    )
+    return (
+        "CannotStartContainerError: ResourceInitializationError: failed to create new container runtime task: "
+        f"{why}: unknown"
+    )
+
+
 def _read_all(output: Any, take: Callable[[bytes], None] = lambda chunk: None) -> None:
     """Hand over what a container, or a command in it, writes, until its end."""
     with contextlib.suppress(DockerException, OSError, ValueError):
@@ -264,7 +354,9 @@ def namespace(machine: Machine, labels: dict[str, str], publish: list[int]) -> E
     """Start a container that only holds the network namespace that a task's containers share. Raises CannotPull."""
     image, _ = pull(machine, "public.ecr.aws/docker/library/busybox:stable")
     definition = {"entryPoint": ["sleep"], "command": ["2147483647"]}
-    plan = Plan("~internal~ecs~pause", definition, {}, LogStream("", "", {}, "", ""), {}, labels, image, publish)
+    plan = Plan(
+        "~internal~ecs~pause", definition, {}, LogStream("", "", {}, "", ""), {}, labels, image, publish=publish
+    )
     container = EngineContainer(machine, plan)
     container.start(None)
     return container

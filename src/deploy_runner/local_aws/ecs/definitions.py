@@ -1,15 +1,16 @@
-"""What RegisterTaskDefinition refuses, and what it fills in.
+"""What RegisterTaskDefinition and RunTask refuse of a task, and what they fill in.
 
 docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RegisterTaskDefinition.html and .../API_ContainerDefinition.html.
 Where ECS's message is known, from issues that quote it, it is given here word for word; the bounds of health checks and
 cycles are documented, but not how ECS words a refusal.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from moto.ecs.exceptions import EcsClientException
+from moto.ecs.exceptions import EcsClientException, InvalidParameterException
 
 GIB = 1024  # MiB
 # Task size: .../developerguide/fargate-tasks-services.html#fargate-tasks-size. CPU units -> MiB.
@@ -27,6 +28,8 @@ TIMEOUTS = range(2, 121)  # seconds: startTimeout and stopTimeout on Fargate
 # API_HealthCheck: the least, the most, and the default
 HEALTH = {"interval": (5, 300, 30), "timeout": (2, 60, 5), "retries": (1, 10, 3), "startPeriod": (0, 300, None)}
 ENVIRONMENT_FILES = 10
+MAX_OVERRIDES = 8192  # characters of JSON: API_RunTask
+MAX_STARTED_BY = 128
 _ON_FARGATE_UNSUPPORTED = ("devices", "sharedMemorySize", "maxSwap", "swappiness")  # of linuxParameters
 
 
@@ -101,6 +104,27 @@ def check_storage(storage: dict[str, Any] | None) -> None:
         raise EcsClientException(
             f"Ephemeral storage size must be between {EPHEMERAL_GIB[0]} and {EPHEMERAL_GIB[-1]} GiB."
         )
+
+
+def overridden(request: dict[str, Any], definition: Any) -> dict[str, Any]:
+    """Return the overrides of RunTask's input, with sizes as numbers. Raises what ECS raises for a wrong one."""
+    if len(request.get("startedBy") or "") > MAX_STARTED_BY:
+        raise InvalidParameterException(f"startedBy must be at most {MAX_STARTED_BY} characters long.")
+    given = request.get("overrides") or {}
+    if len(json.dumps(given, separators=(",", ":"))) > MAX_OVERRIDES:
+        raise InvalidParameterException(f"Container Overrides length must be at most {MAX_OVERRIDES}")
+    names = {c["name"] for c in definition.container_definitions}
+    for override in given.get("containerOverrides") or []:
+        if override.get("name") not in names:
+            raise InvalidParameterException(
+                f"Override for container named {override.get('name')} is not a container in the TaskDefinition."
+            )
+        check_environment_files(override.get("environmentFiles") or [])
+    sizes = {key: units(given[key], key) for key in ("cpu", "memory") if given.get(key)}
+    if sizes and "FARGATE" in definition.compatibilities:
+        check_size(sizes.get("cpu") or definition.cpu, sizes.get("memory") or definition.memory)
+    check_storage(given.get("ephemeralStorage"))
+    return given | sizes
 
 
 def _with_ports(container: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class SecretUnavailable(Exception):
     """A secret could not be had; the text is what ECS would put after `ResourceInitializationError: `."""
 
 
+class FileUnavailable(Exception):
+    """An environment file could not be had; the text is what ECS would put after `ResourceInitializationError: `."""
+
+
 class Roles:
     """Credentials of the roles of tasks, from STS, for one session each."""
 
@@ -115,6 +119,43 @@ def _from_secrets_manager(parts: list[str], client: Any) -> str:
         message = f"{retrieval}retrieved secret from Secrets Manager did not contain json key {key}"
         raise SecretUnavailable(message) from error
     return found if isinstance(found, str) else json.dumps(found)
+
+
+def variables_of_files(files: list[dict[str, Any]], client: Callable[[], Any]) -> dict[str, str]:
+    """Return the variables of environment files in S3; `client` gives one that acts as the execution role.
+
+    docs.aws.amazon.com/AmazonECS/latest/developerguide/use-environment-file.html: of two values for a variable the
+    first one counts. Fargate leaves empty ones out (github.com/aws/containers-roadmap/issues/2466). Raises
+    FileUnavailable.
+    """
+    found: dict[str, str] = {}
+    for file in files:
+        bucket, _, key = file["value"].rpartition(":::")[2].partition("/")
+        try:
+            s3 = client()
+            s3.get_bucket_location(Bucket=bucket)
+            s3.head_object(Bucket=bucket, Key=key)
+            text = s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            name = {403: "Forbidden", 404: "NotFound"}.get(status, str(error.response["Error"].get("Code")))
+            raise FileUnavailable(
+                "failed to download env files: service call has been retried 1 time(s): operation error S3: "
+                f"{error.operation_name}, https response error StatusCode: {status}, api error {name}: "
+                f"{'Not Found' if status == 404 else name}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise FileUnavailable(f"failed to download env files: {file['value']} is not UTF-8") from error
+        for name, value in _pairs(text):
+            found.setdefault(name, value)
+    return found
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """Read a file as `docker run --env-file` does: quotation marks and spaces belong to the value."""
+    lines = (line.lstrip() for line in text.splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return [(name, value) for name, _, value in pairs if name and value]
 
 
 def _said(error: ClientError) -> str:

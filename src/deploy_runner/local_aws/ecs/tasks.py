@@ -9,9 +9,10 @@ import platform
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from docker.errors import DockerException
@@ -27,13 +28,21 @@ from deploy_runner.local_aws.ecs.containers import (
     pull,
     split_image,
 )
-from deploy_runner.local_aws.ecs.environment import SecretUnavailable, secret_value
+from deploy_runner.local_aws.ecs.environment import (
+    FileUnavailable,
+    SecretUnavailable,
+    secret_value,
+    variables_of_files,
+)
 from deploy_runner.local_aws.ecs.kaniko import KanikoBuild
 from deploy_runner.local_aws.ecs.logs import LogGroupMissing, LogRefused, LogStream
-from deploy_runner.local_aws.ecs.shapes import hex_id, now
+from deploy_runner.local_aws.ecs.shapes import hex_id, now, number_id
 from deploy_runner.local_aws.iam.authority import refusal
 
 _STOP_SECONDS = 30  # stopTimeout's default: API_ContainerDefinition
+_STORAGE_GIB = 20  # .../developerguide/fargate-task-storage.html
+_KILLED = 128 + 9
+_KEPT = timedelta(hours=1)  # "stopped tasks appear in the returned results for at least one hour": API_DescribeTasks
 _HEALTH_PROBE_SECONDS = 0.3  # until a container is healthy for the first time; ECS waits for a whole interval
 
 
@@ -56,6 +65,9 @@ class Container:
     started: bool = False
     plan: Plan | None = None
     failed_checks: int = 0
+    started_at: float = 0.0  # monotonic
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    runtime_id: str = field(default_factory=lambda: number_id(10))
 
     @property
     def essential(self) -> bool:
@@ -76,11 +88,22 @@ class Container:
             "HEALTHY": self.health == "HEALTHY",
         }[condition]
 
+    @property
+    def needs(self) -> dict[str, str]:
+        """The containers that it depends on, and the condition of each."""
+        return {d["containerName"]: d["condition"] for d in self.definition.get("dependsOn") or []}
+
     def never_meets(self, condition: str) -> bool:
         """Tell whether it is too late for `condition`."""
         if condition == "SUCCESS":
             return self.ended and self.exit_code != 0
         return condition == "HEALTHY" and self.ended
+
+    def is_late(self, condition: str) -> bool:
+        """Tell whether its startTimeout is over, in which it must meet whatever others wait for, but START."""
+        seconds = self.definition.get("startTimeout")
+        waited = time.monotonic() - self.started_at if self.started and condition != "START" else 0.0
+        return bool(seconds) and not self.meets(condition) and waited > float(seconds or 0)
 
 
 @dataclass
@@ -98,6 +121,9 @@ class Wanted:
     platform_version: str = "1.4.0"
     tags: list[dict[str, str]] = field(default_factory=list)
     execute_command: bool = False
+    # Digests of tags that were resolved already, so that all tasks of a service revision run the same image:
+    # .../developerguide/deployment-type-ecs.html#deployment-container-image-stability
+    resolved: dict[str, str] = field(default_factory=dict)
 
 
 class Task:
@@ -119,12 +145,12 @@ class Task:
         self.times: dict[str, datetime] = {"createdAt": now()}
         self.version = 1
         self.running_since: float | None = None  # monotonic
-        overrides = {o["name"]: o for o in wanted.overrides.get("containerOverrides") or [] if "name" in o}
+        self._overrides = {o["name"]: o for o in wanted.overrides.get("containerOverrides") or [] if "name" in o}
         self.containers = [
-            Container(d["name"], _overridden(d, overrides.get(d["name"], {})))
+            Container(d["name"], _overridden(d, self._overrides.get(d["name"], {})))
             for d in wanted.definition.container_definitions
         ]
-        self._attachment = {"id": hex_id(), "eni": f"eni-{hex_id()[:17]}", "mac": f"0a:{_mac(self.id)}"}
+        self._attachment = {"id": str(uuid.uuid4()), "eni": f"eni-{hex_id()[:17]}", "mac": f"0a:{_mac(self.id)}"}
         self._wake = threading.Condition()
         self._stop_wanted: tuple[str, str] | None = None
         self._before_stop: Callable[[], None] = lambda: None
@@ -146,12 +172,14 @@ class Task:
         return self.last_status == "STOPPED"
 
     @property
+    def forgotten(self) -> bool:
+        """Whether it has ended so long ago that ECS knows it no more."""
+        return self.stopped and now() - self.times["stoppedAt"] > _KEPT
+
+    @property
     def health(self) -> str:
-        """UNKNOWN without a health check; else the worst of its essential containers'."""
-        checked = [c.health for c in self.containers if c.essential and c.definition.get("healthCheck")]
-        if not checked:
-            return "UNKNOWN"
-        return next((h for h in ("UNHEALTHY", "UNKNOWN") if h in checked), "HEALTHY")
+        """The worst of its essential containers' that have a health check, by which a service goes; or UNKNOWN."""
+        return _worst([c.health for c in self.containers if c.essential and c.definition.get("healthCheck")])
 
     def advance(self) -> None:
         """Do nothing: moto would move its own tasks on here."""
@@ -159,21 +187,29 @@ class Task:
     def describe(self) -> dict[str, Any]:
         """Return the task as DescribeTasks has it."""
         wanted, definition = self._wanted, self._wanted.definition
-        overrides = {"containerOverrides": [], "inferenceAcceleratorOverrides": []} | wanted.overrides
+        named = [{"name": c.name} | self._overrides.get(c.name, {}) for c in self.containers]
+        overrides = {"inferenceAcceleratorOverrides": []} | wanted.overrides | {"containerOverrides": named}
+        storage = wanted.overrides.get("ephemeralStorage") or definition.ephemeral_storage
         machine_arch = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
         task: dict[str, Any] = {
             "taskArn": self.task_arn, "clusterArn": self.cluster_arn, "taskDefinitionArn": self.task_definition_arn,
-            "lastStatus": self.last_status, "desiredStatus": self.desired_status, "healthStatus": self.health,
+            "lastStatus": self.last_status, "desiredStatus": self.desired_status,
+            # Unlike `health`, a container without a health check counts as UNKNOWN: API_HealthCheck.
+            "healthStatus": _worst([c.health for c in self.containers if c.essential]),
             "containers": [self._describe(container) for container in self.containers], "overrides": overrides,
             "group": self.group, "tags": self.tags, "launchType": self.launch_type, "version": self.version,
-            "capacityProviderName": wanted.capacity_provider, "connectivity": "CONNECTED",
+            "capacityProviderName": wanted.capacity_provider, "inferenceAccelerators": [],
             "platformVersion": wanted.platform_version, "platformFamily": "Linux",
             "cpu": wanted.overrides.get("cpu") or definition.cpu,
             "memory": wanted.overrides.get("memory") or definition.memory,
             "availabilityZone": f"{self._backend.region_name}a", "enableExecuteCommand": wanted.execute_command,
             "attributes": [{"name": "ecs.cpu-architecture", "value": machine_arch}],
-            "ephemeralStorage": {"sizeInGiB": 20}, "attachments": self._attachments(), **self.times,
+            "ephemeralStorage": storage or {"sizeInGiB": _STORAGE_GIB},
+            "fargateEphemeralStorage": storage or {"sizeInGiB": _STORAGE_GIB},
+            "attachments": self._attachments(), **self.times,
         }  # fmt: skip
+        if "connectivityAt" in self.times:
+            task["connectivity"] = "CONNECTED"
         if self.started_by:
             task["startedBy"] = self.started_by
         if self.stop_code:
@@ -185,7 +221,7 @@ class Task:
     def _describe(self, container: Container) -> dict[str, Any]:
         eni = self._attachment
         described: dict[str, Any] = {
-            "containerArn": f"{self.task_arn.replace(':task/', ':container/')}/{container.name}",
+            "containerArn": f"{self.task_arn.replace(':task/', ':container/')}/{container.id}",
             "taskArn": self.task_arn, "name": container.name, "image": container.definition["image"],
             "lastStatus": container.status, "healthStatus": container.health, "networkBindings": [],
             "networkInterfaces": (
@@ -193,10 +229,11 @@ class Task:
             ),
             "cpu": str(container.definition.get("cpu", 0)),
         }  # fmt: skip
-        if container.definition.get("memory"):
-            described["memory"] = str(container.definition["memory"])
-        if container.process and container.process.id:
-            described["runtimeId"] = f"{self.id}-{container.process.id[:10]}"
+        for key in ("memory", "memoryReservation"):
+            if container.definition.get(key):
+                described[key] = str(container.definition[key])
+        if container.started:
+            described["runtimeId"] = f"{self.id}-{container.runtime_id}"
         for key, value in (
             ("exitCode", container.exit_code), ("reason", container.reason), ("imageDigest", container.digest or None)
         ):  # fmt: skip
@@ -283,8 +320,14 @@ class Task:
         self.last_status = status
         for name in times:
             self.times.setdefault(name, now())
-        self.version += 1
-        self._emit()
+        self._changed()
+
+    def _changed(self) -> None:
+        """Tell that the task, or a container in it, is in another state: each has a version of its own."""
+        with self._wake:
+            self.version += 1
+            self._emit()
+            self._wake.notify_all()
 
     def _emit(self) -> None:
         if not self._backend.closing.is_set():
@@ -293,7 +336,7 @@ class Task:
 
     def _prepare(self) -> None:
         """Fetch secrets and images, and plan the containers."""
-        self._to("PENDING")
+        self._to("PENDING", "connectivityAt")
         wanted, definition = self._wanted, self._wanted.definition
         execution_role, task_role = self._backend.roles_of(definition, wanted.overrides)
         for role in filter(None, (execution_role, task_role)):
@@ -309,13 +352,15 @@ class Task:
         key, _, value = self._machine.engine.label.partition("=")
         labels = {key: value, "com.amazonaws.ecs.task-arn": self.task_arn}
         for container in self.containers:
-            environment = base | {e["name"]: e.get("value", "") for e in container.definition.get("environment") or []}
+            environment = base | self._environment_files(container, execution_role)
+            environment |= {e["name"]: e.get("value", "") for e in container.definition.get("environment") or []}
             environment |= self._secrets(container, execution_role)
             environment = {name: self._machine.for_container(text) for name, text in environment.items()}
             logs = self._logs(container, execution_role)
             container.plan = Plan(
-                container.name, container.definition, environment, logs, self._binds(container), labels
-            )
+                container.name, container.definition, environment, logs, self._binds(container), labels,
+                memory=int(wanted.overrides.get("memory") or definition.memory or 0),
+            )  # fmt: skip
         self.times["pullStartedAt"] = now()
         for container in self.containers:
             if not is_kaniko(container.definition["image"]):
@@ -360,13 +405,27 @@ class Task:
 
     def _pull(self, container: Container, role: str | None) -> None:
         try:
-            self._may_pull(container.definition["image"], role)
-            image, container.digest = pull(self._machine, container.definition["image"])
+            reference, resolved = container.definition["image"], self._wanted.resolved
+            self._may_pull(reference, role)
+            pinned = f"{split_image(reference)[0]}@{resolved[reference]}" if reference in resolved else reference
+            image, container.digest = pull(self._machine, pinned)
+            if container.digest:
+                resolved.setdefault(reference, container.digest)
         except CannotPull as error:
             container.reason = str(error)
             raise FailedToStart(str(error)) from error
         assert container.plan is not None
         container.plan.image = image
+
+    def _environment_files(self, container: Container, role: str | None) -> dict[str, str]:
+        region = self._backend.region_name
+        try:
+            return variables_of_files(
+                container.definition.get("environmentFiles") or [],
+                lambda: self._backend.roles.client("s3", role or "", region, self.task_arn),
+            )
+        except FileUnavailable as error:
+            raise FailedToStart(f"ResourceInitializationError: {error}") from error
 
     def _secrets(self, container: Container, role: str | None) -> dict[str, str]:
         region = self._backend.region_name
@@ -424,6 +483,7 @@ class Task:
         while True:
             self._start_ready()
             if self.last_status == "PENDING" and all(c.started for c in self.containers):
+                self._to("ACTIVATING")
                 self.running_since = time.monotonic()
                 self._to("RUNNING", "startedAt")
             with self._wake:
@@ -442,26 +502,30 @@ class Task:
             for container in self.containers:
                 if container.started or container.ended:
                     continue
-                needs = [
-                    (next(c for c in self.containers if c.name == d["containerName"]), d["condition"])
-                    for d in container.definition.get("dependsOn") or []
-                ]
-                failed = [other for other, condition in needs if other.never_meets(condition)]
-                if failed:
-                    self._never_starts(container, failed[0])
-                elif all(other.meets(condition) for other, condition in needs):
+                needs = [(self._named(name), condition) for name, condition in container.needs.items()]
+                for other, condition in needs:
+                    if other.never_meets(condition):
+                        self._never_starts(container, other, "as dependency did not exit successfully.")
+                    elif other.is_late(condition):
+                        self._never_starts(container, other, "as dependency did not meet its condition in time.")
+                        raise FailedToStart("Task failed to start")
+                if not container.ended and all(other.meets(condition) for other, condition in needs):
                     self._start(container)
                     again = True
 
-    def _never_starts(self, container: Container, other: Container) -> None:
+    def _named(self, name: str) -> Container:
+        return next(c for c in self.containers if c.name == name)
+
+    def _never_starts(self, container: Container, other: Container, why: str) -> None:
         # amazon-ecs-agent, dependencygraph/graph.go; what Fargate says is not documented.
         container.status = "STOPPED"
         container.reason = (
             f"dependency graph: failed to resolve the container ordering dependency [{other.name}] for target "
-            f"[{container.name}] as dependency did not exit successfully."
+            f"[{container.name}] {why}"
         )
         if container.essential:
             raise FailedToStart("Task failed to start")
+        self._changed()
 
     def _start(self, container: Container) -> None:
         assert container.plan is not None
@@ -472,10 +536,12 @@ class Task:
         except CannotStart as error:
             container.status, container.reason = "STOPPED", str(error)
             raise FailedToStart("Task failed to start") from error
-        container.started, container.status = True, "RUNNING"
+        container.started, container.status, container.started_at = True, "RUNNING", time.monotonic()
         if not self.address and isinstance(container.process, EngineContainer):
             with contextlib.suppress(DockerException):
                 self.address = container.process.address()
+        if any(not other.started for other in self.containers):
+            self._changed()
         threading.Thread(target=self._watch, args=(container,), name=f"watch {container.name}", daemon=True).start()
         if container.definition.get("healthCheck") and isinstance(container.process, EngineContainer):
             threading.Thread(target=self._check_health, args=(container,), daemon=True).start()
@@ -485,9 +551,11 @@ class Task:
         code = container.process.wait()
         if self._backend.closing.is_set():
             return
+        if isinstance(container.process, EngineContainer) and container.process.out_of_memory and code == _KILLED:
+            container.reason = "OutOfMemoryError: Container killed due to memory usage"
         with self._wake:
             container.exit_code, container.status = code, "STOPPED"
-            self._wake.notify_all()
+            self._changed()
 
     def _check_health(self, container: Container) -> None:
         """Run the container's health check as ECS does, but look at once, and often until it is healthy.
@@ -511,10 +579,8 @@ class Task:
                 if container.failed_checks >= retries:
                     container.health = "UNHEALTHY"
             if container.health != before:
-                with self._wake:
-                    self._wake.notify_all()
-                self._emit()
-            time.sleep(interval if container.health == "HEALTHY" else min(_HEALTH_PROBE_SECONDS, interval))
+                self._changed()
+            time.sleep(_HEALTH_PROBE_SECONDS if container.health == "UNKNOWN" else interval)
 
     # --- its end ----------------------------------------------------------------------------------------------------
 
@@ -534,9 +600,19 @@ class Task:
             self._to("STOPPING")
         else:
             self._to("STOPPING")
+        remaining = [c for c in self.containers if c.started and not c.ended]
+        while remaining:
+            # API_ContainerDependency: the order of the start is reversed.
+            needed = {name for c in remaining for name in c.needs}
+            last = [c for c in remaining if c.name not in needed]
+            self._stop_together(last)
+            remaining = [c for c in remaining if c not in last and not c.ended]
+        self.times.setdefault("executionStoppedAt", now())
+
+    def _stop_together(self, containers: list[Container]) -> None:
         stoppers = []
-        for container in reversed(self.containers):
-            if container.process and container.started and not container.ended:
+        for container in containers:
+            if container.process:
                 seconds = float(container.definition.get("stopTimeout") or _STOP_SECONDS)
                 stoppers.append(threading.Thread(target=container.process.stop, args=(seconds,), daemon=True))
                 stoppers[-1].start()
@@ -544,9 +620,8 @@ class Task:
             stopper.join()
         deadline = time.monotonic() + 5
         with self._wake:
-            while any(c.started and not c.ended for c in self.containers) and time.monotonic() < deadline:
+            while not all(c.ended for c in containers) and time.monotonic() < deadline:
                 self._wake.wait(0.1)
-        self.times.setdefault("executionStoppedAt", now())
 
     def _clean(self) -> None:
         self._to("DEPROVISIONING")
@@ -563,13 +638,22 @@ class Task:
 def _overridden(definition: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
     """Return the container definition with the task's override in it: API_ContainerOverride."""
     merged = dict(definition)
-    for key in ("command", "cpu", "memory", "memoryReservation", "resourceRequirements"):
+    for key in ("command", "cpu", "memory", "memoryReservation", "resourceRequirements", "environmentFiles"):
         if override.get(key) is not None:
             merged[key] = override[key]
     environment = {e["name"]: e for e in definition.get("environment") or []}
     environment |= {e["name"]: e for e in override.get("environment") or []}
     merged["environment"] = list(environment.values())
+    if (definition.get("healthCheck") or {}).get("command") == ["NONE"]:
+        del merged["healthCheck"]
     return merged
+
+
+def _worst(healths: list[str]) -> str:
+    """Return a task's health from that of its containers, in the order of API_HealthCheck."""
+    return next(
+        (health for health in ("UNHEALTHY", "UNKNOWN") if health in healths), "HEALTHY" if healths else "UNKNOWN"
+    )
 
 
 def _mac(task_id: str) -> str:
