@@ -40,6 +40,14 @@ class Events:
         detail = {"eventType": kind, "eventName": name, "clusterArn": cluster_arn, "createdAt": now()}
         self._queue.put(("ECS Service Action", [service_arn], detail))
 
+    def hook_changed(
+        self, rollout_arn: str, service_arn: str, cluster_arn: str, name: str, hook: dict[str, Any]
+    ) -> None:
+        """A lifecycle hook changed: .../developerguide/ecs_hook_state_change_events.html"""
+        detail = {"eventType": "INFO", "eventName": name, **hook, "clusterArn": cluster_arn, "serviceArn": service_arn}
+        detail |= {"serviceDeploymentArn": rollout_arn, "updatedAt": now()}
+        self._queue.put(("ECS Hook State Change", [rollout_arn], detail))
+
     def _send_all(self) -> None:
         while item := self._queue.get():
             kind, resources, detail = item
