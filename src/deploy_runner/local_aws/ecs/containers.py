@@ -90,8 +90,9 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
     Images of our registry are always asked for, as on Fargate, which keeps none: a digest that is gone is noticed.
     """
     client = machine.engine.client
-    if image.startswith(f"{machine.registry}/") or not _known(client, image):
-        repository, tag = split_image(image)
+    repository, tag = split_image(image)
+    name = f"{repository}@{tag}" if "@" in image else image  # an engine need not know REPOSITORY:TAG@DIGEST
+    if image.startswith(f"{machine.registry}/") or not _known(client, name):
         error = ""
         try:
             for line in client.api.pull(repository, tag=tag, stream=True, decode=True):
@@ -101,12 +102,12 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
         if error:
             raise CannotPull(_why_not_pulled(image, error.strip()))
     try:
-        attributes = client.api.inspect_image(image)
+        attributes = client.api.inspect_image(name)
     except DockerException as failed:
         raise CannotPull(_why_not_pulled(image, "not found")) from failed
     if attributes.get("Architecture") not in (None, "", _ARCHITECTURE):
         raise CannotPull(_why_not_pulled(image, "no matching manifest"))
-    digests = [d.partition("@")[2] for d in attributes.get("RepoDigests") or [] if d.startswith(split_image(image)[0])]
+    digests = [d.partition("@")[2] for d in attributes.get("RepoDigests") or [] if d.startswith(repository)]
     return attributes["Id"], image.partition("@")[2] or (digests[0] if digests else "")
 
 
@@ -139,10 +140,10 @@ def _known(client: Any, image: str) -> bool:
 
 
 def split_image(image: str) -> tuple[str, str]:
-    """Return repository, and tag or digest."""
+    """Return repository, and tag or digest; of both the digest counts."""
     if "@" in image:
         repository, _, digest = image.partition("@")
-        return repository, digest
+        return split_image(repository)[0], digest
     head, _, tail = image.rpartition(":")
     return (head, tail) if head and "/" not in tail else (image, "latest")
 
@@ -360,3 +361,8 @@ def namespace(machine: Machine, labels: dict[str, str], publish: list[int]) -> E
     container = EngineContainer(machine, plan)
     container.start(None)
     return container
+
+
+def with_digest(image: str, digest: str | None) -> str:
+    """Return the image with a digest that was found for its tag: REPOSITORY:TAG@DIGEST, as ECS words it."""
+    return f"{image}@{digest}" if digest and "@" not in image else image

@@ -27,6 +27,7 @@ from deploy_runner.local_aws.ecs.containers import (
     namespace,
     pull,
     split_image,
+    with_digest,
 )
 from deploy_runner.local_aws.ecs.environment import (
     FileUnavailable,
@@ -121,9 +122,7 @@ class Wanted:
     platform_version: str = "1.4.0"
     tags: list[dict[str, str]] = field(default_factory=list)
     execute_command: bool = False
-    # Digests of tags that were resolved already, so that all tasks of a service revision run the same image:
-    # .../developerguide/deployment-type-ecs.html#deployment-container-image-stability
-    resolved: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # that its service resolved, by container
 
 
 class Task:
@@ -405,12 +404,10 @@ class Task:
 
     def _pull(self, container: Container, role: str | None) -> None:
         try:
-            reference, resolved = container.definition["image"], self._wanted.resolved
-            self._may_pull(reference, role)
-            pinned = f"{split_image(reference)[0]}@{resolved[reference]}" if reference in resolved else reference
-            image, container.digest = pull(self._machine, pinned)
-            if container.digest:
-                resolved.setdefault(reference, container.digest)
+            self._may_pull(container.definition["image"], role)
+            # DescribeTasks keeps the image as the definition has it; only what is pulled is the digest's.
+            digest = self._wanted.digests.get(container.name)
+            image, container.digest = pull(self._machine, with_digest(container.definition["image"], digest))
         except CannotPull as error:
             container.reason = str(error)
             raise FailedToStart(str(error)) from error
