@@ -155,6 +155,7 @@ class EngineContainer:
         self._machine, self._plan = machine, plan
         self._container: Any = None
         self._reader: threading.Thread | None = None
+        self._address = ""
         self._memory_kills: Path | None = None
         self.out_of_memory = False  # known once it has ended
 
@@ -197,6 +198,8 @@ class EngineContainer:
             # Attached before it starts, so that not one line of a short life is missed.
             output = engine.client.api.attach_socket(self.id, {"stdout": 1, "stderr": 1, "stream": 1})
             try:
+                if not network_of:
+                    self._address = self._current_address()  # Podman's is there by now; a short life ends with it
                 self._container.start()
             except APIError:
                 output._response.close()
@@ -265,6 +268,10 @@ class EngineContainer:
 
     def address(self) -> str:
         """Return the container's address on our network."""
+        self._address = self._address or self._current_address()
+        return self._address
+
+    def _current_address(self) -> str:
         attributes = self._machine.engine.client.api.inspect_container(self.id)
         network = attributes["NetworkSettings"]["Networks"].get(self._machine.engine.network) or {}
         return str(network.get("IPAddress") or "")

@@ -4,6 +4,7 @@ import importlib
 import logging
 import queue
 import threading
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -25,19 +26,41 @@ class Events:
         self._queue.put(None)
 
     def task_changed(self, task: dict[str, Any]) -> None:
-        """A task's status changed; the detail is the task as DescribeTasks has it."""
+        """A task, or a container in it, changed; the detail resembles the task as DescribeTasks has it.
+
+        .../ecs_task_events.html: a network interface is called `eni` here.
+        """
         detail = {key: value for key, value in task.items() if key not in ("tags", "enableExecuteCommand")}
+        detail["attachments"] = [
+            attachment | ({"type": "eni"} if attachment["type"] == "ElasticNetworkInterface" else {})
+            for attachment in task["attachments"]
+        ]
         self._queue.put(("ECS Task State Change", [task["taskArn"]], detail | {"updatedAt": now()}))
 
     def deployment_changed(self, service_arn: str, deployment_id: str, name: str, reason: str) -> None:
-        """A rollout began, ended or failed: SERVICE_DEPLOYMENT_IN_PROGRESS, _COMPLETED, _FAILED."""
-        kind = "ERROR" if name.endswith("FAILED") else "INFO"
-        detail = {"eventType": kind, "eventName": name, "deploymentId": deployment_id, "updatedAt": now()}
-        self._queue.put(("ECS Deployment State Change", [service_arn], detail | {"reason": reason}))
+        """A rollout began, ended or failed: SERVICE_DEPLOYMENT_IN_PROGRESS, _COMPLETED, _FAILED.
 
-    def service_acted(self, service_arn: str, cluster_arn: str, name: str, kind: str = "INFO") -> None:
-        """What the scheduler has to say: SERVICE_STEADY_STATE, SERVICE_TASK_START_IMPAIRED."""
+        .../ecs_service_deployment_events.html: the only time in whole seconds.
+        """
+        kind = "ERROR" if name.endswith("FAILED") else "INFO"
+        detail = {"eventType": kind, "eventName": name, "deploymentId": deployment_id, "reason": reason}
+        updated = now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._queue.put(("ECS Deployment State Change", [service_arn], detail | {"updatedAt": updated}))
+
+    def service_acted(
+        self, service_arn: str, cluster_arn: str, name: str, kind: str = "INFO",
+        capacity_providers: Iterable[str] = (), reason: str | None = None,
+    ) -> None:  # fmt: skip
+        """What the scheduler has to say: .../ecs_service_events.html lists the names, with their kinds.
+
+        SERVICE_STEADY_STATE, CAPACITY_PROVIDER_STEADY_STATE (with capacity_providers, by name), WARN of
+        SERVICE_TASK_START_IMPAIRED, ERROR of SERVICE_TASK_PLACEMENT_FAILURE (with capacity_providers and a reason, as
+        RESOURCE:FARGATE).
+        """
+        where = f"arn:aws:ecs:{self.region}:{self.account}:capacity-provider/"
+        arns = [where + provider for provider in capacity_providers]
         detail = {"eventType": kind, "eventName": name, "clusterArn": cluster_arn, "createdAt": now()}
+        detail |= {"capacityProviderArns": arns or None, "reason": reason}
         self._queue.put(("ECS Service Action", [service_arn], detail))
 
     def hook_changed(

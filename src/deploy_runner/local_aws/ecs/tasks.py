@@ -282,8 +282,9 @@ class Task:
                 return
             self._stop_wanted = (reason, code)
             self._before_stop = before
-            self.desired_status = "STOPPED"
-            self._wake.notify_all()
+            self.stopped_reason, self.stop_code, self.desired_status = reason, code, "STOPPED"
+            self.times.setdefault("stoppingAt", now())
+            self._changed()
 
     def kill(self) -> None:
         """End it at once, without a word to anyone: the machine stops."""
