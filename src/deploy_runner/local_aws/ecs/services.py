@@ -375,6 +375,10 @@ class Service:
         if steady and not self._was_steady:
             self._say("has reached a steady state.")
             self._backend.events.service_acted(self.arn, self.cluster_arn, "SERVICE_STEADY_STATE")
+            strategy = primary.revision.settings.get("capacityProviderStrategy") or []
+            if providers := [item["capacityProvider"] for item in strategy]:
+                name = "CAPACITY_PROVIDER_STEADY_STATE"
+                self._backend.events.service_acted(self.arn, self.cluster_arn, name, capacity_providers=providers)
         self._was_steady = steady
         return not steady and primary.state != "FAILED"
 
