@@ -18,6 +18,7 @@ from deploy_runner.domain.rollout import (
     ServiceDeployment,
     StoppedTask,
     Succeeded,
+    brief,
     combine,
     reason,
     stopped_task,
@@ -114,3 +115,36 @@ def test_the_container_that_failed_first_is_named_not_those_that_were_stopped_wi
     pull = {"name": "app", "reason": "CannotPullContainerError: not found"}
     assert stopped_task({"containers": [pull]}).reason.startswith("CannotPull")
     assert stopped_task({"stoppedReason": "Scaling activity"}).reason == "Scaling activity"
+    killed = {"name": "app", "exitCode": 137, "reason": "OutOfMemoryError: Container killed due to memory usage"}
+    told = stopped_task({"containers": [{"name": "proxy", "exitCode": 1}, {"name": "log", "exitCode": 137}, killed]})
+    assert (told.container, told.exit_code) == ("app", 137)
+
+
+SECRET = (
+    "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: unable "
+    "to retrieve secret from asm: service call has been retried 1 time(s): failed to fetch secret arn:aws:"
+    "secretsmanager:us-east-1:123456789012:secret:cineos from secrets manager: ResourceNotFoundException: "
+    "Secrets Manager can't find the specified secret."
+)
+EXEC = (
+    "CannotStartContainerError: ResourceInitializationError: failed to create new container runtime task: failed to "
+    "create shim task: OCI runtime create failed: runc create failed: unable to start container process: exec: "
+    '"gunicron": executable file not found in $PATH: unknown'
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("CannotPullContainerError: not found", "CannotPullContainerError: not found"),
+        (SECRET, "ResourceInitializationError: … ResourceNotFoundException: "
+                 "Secrets Manager can't find the specified secret."),
+        (EXEC, 'CannotStartContainerError: … exec: "gunicron": executable file not found in $PATH: unknown'),
+        ("x" * 200, "x" * 119 + "…"),
+        ("a: " + "x" * 200, "a: " + "x" * 116 + "…"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_of_a_long_reason_its_two_ends_are_told(said: str, told: str) -> None:
+    assert brief(said, 120) == told
+    assert len(brief(said, 30)) <= 30

@@ -201,17 +201,17 @@ class StoppedTask:
 
 
 def stopped_task(task: Mapping[str, Any]) -> StoppedTask:
-    """Return why a task stopped: the container that ended first with an error, else ECS's reason. Total."""
+    """Return why a task stopped: the container that ended with an error, else ECS's reason. Total."""
     task_id = str(task.get("taskArn", "")).rpartition("/")[2]
     containers = [c for c in task.get("containers") or [] if isinstance(c, Mapping)]
-    for container in containers:
-        # 137 and 143 are what stopping the others of a task looks like, so they come last.
-        if container.get("exitCode") not in (None, 0, 137, 143):
-            reason = str(container.get("reason") or "")
-            return StoppedTask(task_id, container.get("name"), container["exitCode"], reason)
-    for container in containers:
-        if container.get("reason"):
-            return StoppedTask(task_id, container.get("name"), container.get("exitCode"), str(container["reason"]))
+    failed = [c for c in containers if c.get("exitCode") not in (None, 0)]
+    # One without memory takes the others with it. 137 and 143 are else what stopping the others looks like.
+    failed = [c for c in failed if _out_of_memory(str(c.get("reason") or ""))] + [
+        c for c in failed if c["exitCode"] not in (137, 143)
+    ]
+    for container in [*failed, *(c for c in containers if c.get("reason"))]:
+        said = str(container.get("reason") or "")
+        return StoppedTask(task_id, container.get("name"), container.get("exitCode"), said)
     stopped = str(task.get("stoppedReason") or "")
     codes = [c for c in containers if isinstance(c.get("exitCode"), int)]
     if codes and (not stopped or "essential container" in stopped.lower()):
@@ -238,7 +238,7 @@ def reason(
         happened = failed.why
     head = f"{rollout.service}: "
     room = MAX_REASON - len(head) - len(serves) - 2
-    happened = one_line(happened, max(20, min(room, 140)))
+    happened = brief(happened, max(20, min(room, 140)))
     room -= len(happened) + 4
     quoted = f", `{one_line(log_line.replace('`', "'"), room)}`" if log_line.strip() and room > 12 else ""
     return one_line(f"{head}{happened}{quoted}; {serves}", MAX_REASON)
@@ -246,9 +246,29 @@ def reason(
 
 def _kind(task: StoppedTask) -> str:
     if task.exit_code is not None:
-        memory = " (out of memory)" if "outofmemory" in task.reason.replace(" ", "").lower() else ""
-        return f"exit {task.exit_code}{memory}"
-    return one_line(task.reason, 120) or "its task stopped"
+        return f"exit {task.exit_code}{' (out of memory)' if _out_of_memory(task.reason) else ''}"
+    return brief(task.reason, 120) or "its task stopped"
+
+
+def _out_of_memory(reason: str) -> bool:
+    return "outofmemory" in reason.replace(" ", "").lower()
+
+
+def brief(reason: str, limit: int) -> str:
+    """Return a reason of ECS's in one line of at most `limit` characters.
+
+    Its first and its last words say what went wrong, and what it tried stands between them, as in
+    ResourceInitializationError: … Secrets Manager can't find the specified secret.
+    """
+    said = one_line(reason, 2000)
+    first, *rest = said.split(": ")
+    if len(said) <= limit or len(first) > limit // 2:
+        return one_line(said, limit)
+    kept = ""
+    while rest and len(longer := f": {rest[-1]}{kept}") <= limit - len(first) - 3:
+        kept = longer
+        rest.pop()
+    return f"{first}: …{kept[1:]}" if kept else one_line(said, limit)
 
 
 def what_serves(rollout: Rollout, seen: Observed) -> str:
