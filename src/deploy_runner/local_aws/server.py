@@ -24,8 +24,8 @@ from deploy_runner.local_aws.machine import Machine
 
 # In this order; each module has `install(machine: Machine) -> None`.
 EXTENSIONS = [
-    "registry", "ecr", "iam", "conditional_writes", "s3", "events", "awslambda", "stepfunctions", "ecs",
-    "cloudformation", "github",
+    "registry", "ecr", "iam", "conditional_writes", "s3", "events", "awslambda", "stepfunctions", "elbv2",
+    "ecs", "cloudformation", "github",
 ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from deploy_runner.local_aws.ecs.events import Events
 from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
 from deploy_runner.local_aws.ecs.services import Service
 from deploy_runner.local_aws.ecs.shapes import input_shape, now
+from deploy_runner.local_aws.ecs.targets import check_load_balancers
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted
 from deploy_runner.local_aws.machine import Machine
 
@@ -313,6 +314,7 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
                 settings["capacityProviderStrategy"] = [{"capacityProvider": provider, "weight": 1, "base": 0}]
                 settings["launchType"] = None
         self.check_network(definition, request.get("networkConfiguration") or {})
+        check_load_balancers(request.get("loadBalancers"), definition)
         service = Service(self, cluster, settings)
         self.services[key] = service
         service.start()
@@ -330,6 +332,8 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
             changes["taskDefinition"] = definition.arn
         network = request.get("networkConfiguration") or service.settings.get("networkConfiguration") or {}
         self.check_network(definition, network)
+        balancers = request.get("loadBalancers")
+        check_load_balancers(service.settings.get("loadBalancers") if balancers is None else balancers, definition)
         service.update(changes, bool(request.get("forceNewDeployment")))
         return service
 

@@ -88,16 +88,22 @@ class Balancer:
         """The address, as a browser takes it."""
         return f"http://127.0.0.1:{self.port}"
 
-    def serve(self, servers: Mapping[str, Server]) -> None:
-        """Have exactly these servers; the connections of one that is no longer among them are cut."""
+    def revive(self) -> None:
+        """Start it again if it has ended, which nobody asked it to; from the same thread as the first time."""
         with self._lock:
-            if self._process.poll() is not None:  # somebody has killed it
+            if self._process.poll() is not None:
                 self._servers, self._process = {}, self._start()
+
+    def serve(self, servers: Mapping[str, Server]) -> None:
+        """Have exactly these servers; the connections of one that is no longer among them are cut. Raises OSError."""
+        with self._lock:
             for name, server in servers.items():
                 known = self._servers.get(name)
                 if known is None:
                     host, port = server.address
-                    self._ask(f"add server tasks/{name} {host}:{port} weight {server.weight}")
+                    said = self._ask(f"add server tasks/{name} {host}:{port} weight {server.weight}")
+                    if "New server registered" not in said:
+                        raise RuntimeError(f"HAProxy takes no server {host}:{port}: {said.strip()}")
                     self._ask(f"set server tasks/{name} state ready")
                 elif known != server:
                     self._ask(f"set server tasks/{name} weight {server.weight}")
@@ -108,7 +114,7 @@ class Balancer:
                     del self._servers[name]  # otherwise the next time
 
     def connections(self, name: str) -> int:
-        """Return how many requests a server is answering."""
+        """Return how many requests a server is answering. Raises OSError."""
         with self._lock:
             lines = self._ask("show stat tasks 4 -1").removeprefix("# ").splitlines()
         return sum(int(line["scur"]) for line in csv.DictReader(lines) if line["svname"] == name)

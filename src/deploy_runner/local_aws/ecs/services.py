@@ -22,7 +22,7 @@ from deploy_runner.local_aws.ecs.rollouts import (
     threshold,
 )
 from deploy_runner.local_aws.ecs.shapes import now, number_id
-from deploy_runner.local_aws.ecs.targets import Targets
+from deploy_runner.local_aws.ecs.targets import FAILED_ELB_CHECKS, Targets
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted
 
 _BUSY_SECONDS, _IDLE_SECONDS = 0.1, 1.0
@@ -57,7 +57,7 @@ class Service:
         self._started: list[Task] = []  # all that have not stopped yet
         self._lock = threading.RLock()
         self._wake = threading.Event()
-        self._targets = Targets(self._machine.state_dir)
+        self._targets = Targets(self.settings, self._machine.state_dir, self._say)
         self._was_steady = False
         self._thread = threading.Thread(target=self._schedule, name=f"service {self.name}", daemon=True)
 
@@ -386,7 +386,7 @@ class Service:
         for deployment in self.deployments:
             for task in deployment.tasks:
                 by_itself = task.stop_code in ("EssentialContainerExited", "TaskFailedToStart")
-                died = by_itself or task.stopped_reason == _UNHEALTHY
+                died = by_itself or (task.stopped_reason or "").startswith((_UNHEALTHY, FAILED_ELB_CHECKS))
                 if died and task.id not in deployment.seen_failed:
                     deployment.seen_failed.add(task.id)
                     deployment.failed_again()
@@ -406,6 +406,8 @@ class Service:
                 if task.health == "UNHEALTHY":
                     self._say(f"(task {task.id}) failed container health checks.")
                     self._stop(task, _UNHEALTHY)
+                elif reason := self._targets.fatal(task):
+                    self._stop(task, reason)
 
     def _work(self, primary: Deployment) -> None:
         """Start and stop tasks within the limits of minimumHealthyPercent and maximumPercent."""
