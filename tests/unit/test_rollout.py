@@ -45,7 +45,7 @@ def seen(
         ([("ROLLBACK_REQUESTED", OURS)], RolloutRolledBack),
         ([("ROLLBACK_IN_PROGRESS", OURS)], RolloutRolledBack),
         ([("ROLLBACK_SUCCESSFUL", OURS)], RolloutRolledBack),
-        ([("ROLLBACK_FAILED", OURS)], RolloutRolledBack),
+        ([("ROLLBACK_FAILED", OURS)], RolloutFailed),
         ([("STOPPED", OURS)], RolloutStopped),
         ([("STOPPED", OURS), ("IN_PROGRESS", THEIRS)], RolloutReplaced),
         ([("STOPPED", OURS), ("SUCCESSFUL", THEIRS)], RolloutReplaced),

@@ -113,7 +113,7 @@ def is_visible(rollout: Rollout, seen: Observed) -> bool:
 
 type Verdict = Pending | Succeeded | Failed
 
-_ROLLED_BACK = ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED")
+_ROLLED_BACK = ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_SUCCESSFUL")
 _NOT_EXERCISED = "not exercised: the service's desired count is 0"
 
 
@@ -134,8 +134,9 @@ def _by_service_deployment(rollout: Rollout, seen: Observed, ours: ServiceDeploy
     if ours.status == "SUCCESSFUL":
         return Succeeded(_NOT_EXERCISED if seen.desired == 0 else "")
     if ours.status in _ROLLED_BACK:
-        failed = " and the rollback failed" if ours.status == "ROLLBACK_FAILED" else ""
-        return Failed(RolloutRolledBack, f"ECS rolled back{failed}{_because(ours.reason)}")
+        return Failed(RolloutRolledBack, f"ECS rolled back{_because(ours.reason)}")
+    if ours.status == "ROLLBACK_FAILED":  # a first deployment ends so too: "No rollback candidate was found"
+        return Failed(RolloutFailed, f"ECS gave up and could not roll back{_because(ours.reason)}")
     newer = [d for d in seen.service_deployments if d.created_at > ours.created_at]
     if ours.status == "STOPPED":
         if any(d.task_definition not in (None, rollout.task_definition) for d in newer):
