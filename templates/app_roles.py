@@ -8,7 +8,7 @@ from troposphere.events import EventBusPolicy
 from troposphere.iam import ManagedPolicy, Policy, Role
 
 from templates.config import PATH, PUSH_PATH, Config, logical_id, push_role_name
-from templates.iam import PULL, allow, arn, document, trust_ecs_tasks
+from templates.iam import ANY_TASK, PULL, allow, arn, document, log_in, reasons, trust_ecs_tasks
 
 # A managed policy may have 6,144 characters, and 10 of them stand on a role:
 # docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html. The rest is for the statement around the ARNs.
@@ -30,6 +30,7 @@ def build(config: Config) -> Template:
             arn("ecr", f"repository/{app.image_repository}"),
             arn("ecr", f"repository/{app.image_repository}/cache"),
         ]
+        push = [log_in(), allow("PushAndPull", PULL + PUSH, repositories)]
         template.add_resource(
             Role(
                 logical_id("Push", app.name),
@@ -40,12 +41,10 @@ def build(config: Config) -> Template:
                 Policies=[
                     Policy(
                         PolicyName="push",
-                        PolicyDocument=document(
-                            allow("LogInToTheRegistry", ["ecr:GetAuthorizationToken"], "*"),
-                            allow("PushAndPull", PULL + PUSH, repositories),
-                        ),
+                        PolicyDocument=document(*push),
                     )
                 ],
+                Metadata=reasons(*push, Trust=ANY_TASK),
             )
         )
 

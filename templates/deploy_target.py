@@ -7,7 +7,7 @@ from troposphere.events import Rule, Target
 from troposphere.iam import Policy, Role
 
 from templates.config import APPS_PATH, ENVIRONMENT_TAG, ENVIRONMENTS, PATH, Config
-from templates.iam import ECS_TASKS, allow, arn, document, trust
+from templates.iam import ECS_TASKS, Statement, allow, arn, document, reasons, trust
 
 DETAIL_TYPES = ["ECS Deployment State Change", "ECS Task State Change", "ECS Service Action"]
 
@@ -36,6 +36,7 @@ def build(config: Config) -> Template:
         clusters = config.clusters(environment) or (f"arn:aws:ecs:us-east-1:000000000000:cluster/{environment}",)
         template.add_mapping("Clusters", {environment: {"Arns": list(clusters)}})
 
+    statements = _statements()
     role = template.add_resource(
         Role(
             "Role",
@@ -43,7 +44,8 @@ def build(config: Config) -> Template:
             RoleName=Sub("deploy-target-${Environment}"),
             Description=Sub("The deploy runner changes the ECS services of ${Environment}"),
             AssumeRolePolicyDocument=_trust(),
-            Policies=[Policy(PolicyName="deploy", PolicyDocument=_policy())],
+            Policies=[Policy(PolicyName="deploy", PolicyDocument=document(*statements))],
+            Metadata=reasons(*statements),
         )
     )
     _forward_events(template)
@@ -63,10 +65,10 @@ def _trust() -> dict[str, Any]:
     )
 
 
-def _policy() -> dict[str, Any]:
+def _statements() -> list[Statement]:
     tagged = {"StringEquals": {f"aws:ResourceTag/{ENVIRONMENT_TAG}": Ref("Environment")}}
     in_clusters = {"ArnEquals": {"ecs:cluster": FindInMap("Clusters", Ref("Environment"), "Arns")}}
-    return document(
+    return [
         allow(
             "ServicesOfTheEnvironment",
             [
@@ -77,40 +79,76 @@ def _policy() -> dict[str, Any]:
             ],
             arn("ecs", "service/*"),
             tagged,
+            wildcard="The services are those that carry the environment's tag, so that a new app needs no new policy",
         ),
         # These have no tags of their own. ECS wants the service's statement above as well.
         allow(
-            "RevisionsOfTheEnvironment", ["ecs:DescribeServiceRevisions"], arn("ecs", "service-revision/*"), in_clusters
+            "RevisionsOfTheEnvironment",
+            ["ecs:DescribeServiceRevisions"],
+            arn("ecs", "service-revision/*"),
+            in_clusters,
+            wildcard="A revision's id is made by ECS; the condition keeps to the environment's clusters",
         ),
-        allow("TasksOfTheEnvironment", ["ecs:DescribeTasks"], arn("ecs", "task/*"), in_clusters),
+        allow(
+            "TasksOfTheEnvironment",
+            ["ecs:DescribeTasks"],
+            arn("ecs", "task/*"),
+            in_clusters,
+            wildcard="A task's id is made by ECS; the condition keeps to the environment's clusters",
+        ),
         # ListTasks of a service and the reading of task definitions take no resource.
-        allow("ListTasks", ["ecs:ListTasks"], "*", in_clusters),
-        allow("ReadTaskDefinitions", ["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions"], "*"),
+        allow(
+            "ListTasks",
+            ["ecs:ListTasks"],
+            "*",
+            in_clusters,
+            wildcard="By service it takes no resource; the condition keeps to the environment's clusters",
+        ),
+        allow(
+            "ReadTaskDefinitions",
+            ["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions"],
+            "*",
+            wildcard="ECS has no resource for these",
+        ),
         allow(
             "RegisterRevisionsTaggedAsOurs",
             ["ecs:RegisterTaskDefinition"],
             arn("ecs", "task-definition/*"),
             {"StringEquals": {f"aws:RequestTag/{ENVIRONMENT_TAG}": Ref("Environment")}},
+            wildcard="The families are the apps'; what is registered carries the environment's tag",
         ),
         allow(
             "TagThemWhileRegistering",
             ["ecs:TagResource"],
             arn("ecs", "task-definition/*"),
             {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}},
+            wildcard="As above, and only while registering",
         ),
         allow(
             "PassTheRolesOfApps",
             ["iam:PassRole"],
             arn("iam", f"role{APPS_PATH}*", region=""),
             {"StringEquals": {"iam:PassedToService": ECS_TASKS}},
+            wildcard=f"The apps' own roles are kept under {APPS_PATH}, and go to ECS tasks alone",
         ),
         # Why a task died is in its log's last lines.
-        allow("ReadLogStreamsOfApps", ["logs:GetLogEvents"], arn("logs", f"log-group:{APPS_PATH}*:log-stream:*")),
-    )
+        allow(
+            "ReadLogStreamsOfApps",
+            ["logs:GetLogEvents"],
+            arn("logs", f"log-group:{APPS_PATH}*:log-stream:*"),
+            wildcard=f"The apps' log groups are kept under {APPS_PATH}; a stream is named after its task",
+        ),
+    ]
 
 
 def _forward_events(template: Template) -> None:
     bus = arn("events", "event-bus/default", region="${DeployRunnerRegion}", account="${DeployRunnerAccount}")
+    forward = allow(
+        "Forward",
+        ["events:PutEvents"],
+        bus,
+        unused={"*": "Only a target in another account or region has this role, and local AWS is one of each"},
+    )
     role = template.add_resource(
         Role(
             "ForwardEventsRole",
@@ -120,9 +158,8 @@ def _forward_events(template: Template) -> None:
                 {"Service": "events.amazonaws.com"},
                 {"StringEquals": {"aws:SourceAccount": Ref("AWS::AccountId")}},
             ),
-            Policies=[
-                Policy(PolicyName="forward", PolicyDocument=document(allow("Forward", ["events:PutEvents"], bus)))
-            ],
+            Policies=[Policy(PolicyName="forward", PolicyDocument=document(forward))],
+            Metadata=reasons(forward),
             Condition="ForwardsEvents",
         )
     )

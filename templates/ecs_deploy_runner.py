@@ -39,7 +39,7 @@ from troposphere.logs import LogGroup
 
 from deploy_runner.domain.deployment import WORKSPACE
 from templates.config import PATH, Config
-from templates.iam import PULL, allow, arn, document, trust_ecs_tasks
+from templates.iam import ANY_TASK, PULL, allow, arn, document, log_in, reasons, trust_ecs_tasks
 from templates.lifecycle import keep_newest
 
 BUILDERS = {
@@ -91,6 +91,7 @@ def build(config: Config) -> Template:
             Path=PATH,
             RoleName="deploy-runner-no-permissions",
             AssumeRolePolicyDocument=trust_ecs_tasks(),
+            Metadata=reasons(Trust=ANY_TASK),
         )
     )
 
@@ -108,6 +109,13 @@ def build(config: Config) -> Template:
             ManagedPolicyArns=[Sub("arn:${AWS::Partition}:iam::aws:policy/ReadOnlyAccess")],
             # A plan runs code of a pull request: it may look, but not at what people and apps store.
             Policies=[Policy(PolicyName="no-data", PolicyDocument=document(_deny_data()))],
+            Metadata=reasons(
+                ReadOnlyAccess={
+                    "wildcard": "A plan reads whatever the infrastructure has; stored data is denied",
+                    "unused": {"*": "No flow runs terraform-runner yet"},
+                },
+                Trust=ANY_TASK,
+            ),
             Condition="HasTerraformRunner",
         )
     )
@@ -170,17 +178,29 @@ def _add_kind(template: Template, title: str, kind: str, condition: str | None =
             **only,
         )
     )
+    execution = [
+        log_in(),
+        allow("PullImages", PULL, images),
+        allow(
+            "ReadGitHubKey",
+            ["secretsmanager:GetSecretValue"],
+            Sub(f"{_APP_KEY}-??????"),
+            wildcard="Secrets Manager ends a secret's ARN with six random characters",
+        ),
+        allow(
+            "WriteLogs",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            GetAtt(logs, "Arn"),
+            wildcard="A task writes log streams of its own; the group is this one",
+        ),
+    ]
     template.add_resource(
         PolicyType(
             f"{title}ExecutionPolicy",
             PolicyName=f"{kind}-execution",
             Roles=[Ref(role)],
-            PolicyDocument=document(
-                allow("LogInToTheRegistry", ["ecr:GetAuthorizationToken"], "*"),
-                allow("PullImages", PULL, images),
-                allow("ReadGitHubKey", ["secretsmanager:GetSecretValue"], Sub(f"{_APP_KEY}-??????")),
-                allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], GetAtt(logs, "Arn")),
-            ),
+            PolicyDocument=document(*execution),
+            Metadata=reasons(*execution),
             **only,
         )
     )

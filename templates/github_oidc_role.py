@@ -6,7 +6,7 @@ from troposphere import Equals, GetAtt, If, Output, Parameter, Ref, Select, Spli
 from troposphere.iam import OIDCProvider, Policy, Role
 
 from templates.config import PATH, Config
-from templates.iam import allow, arn, document, trust
+from templates.iam import Statement, allow, arn, document, reasons, trust
 
 ISSUER = "token.actions.githubusercontent.com"
 AUDIENCE = "sts.amazonaws.com"
@@ -43,6 +43,7 @@ def build(config: Config) -> Template:
         )
     )
     existing = arn("iam", f"oidc-provider/{ISSUER}", region="")
+    statements = _statements()
     role = template.add_resource(
         Role(
             "Role",
@@ -51,7 +52,8 @@ def build(config: Config) -> Template:
             Description="The workflow in infrastructure-live starts deployments",
             MaxSessionDuration=3600,
             AssumeRolePolicyDocument=_trust(If("MakesProvider", Ref(provider), existing)),
-            Policies=[Policy(PolicyName="start-deployments", PolicyDocument=_policy())],
+            Policies=[Policy(PolicyName="start-deployments", PolicyDocument=document(*statements))],
+            Metadata=reasons(*statements),
         )
     )
     template.add_output(Output("RoleArn", Value=GetAtt(role, "Arn")))
@@ -90,10 +92,10 @@ def _part(index: int) -> Any:
     return Select(index, Split("/", Ref("Repository")))
 
 
-def _policy() -> dict[str, Any]:
+def _statements() -> list[Statement]:
     machine = arn("states", "stateMachine:${StateMachineName}")
     executions = arn("states", "execution:${StateMachineName}:*")
-    return document(
+    return [
         # An alias is no resource of its own here: docs.aws.amazon.com/step-functions/latest/dg/auth-version-alias.html
         allow(
             "StartOnTheAlias",
@@ -105,7 +107,18 @@ def _policy() -> dict[str, Any]:
             "FollowAndStop",
             ["states:DescribeExecution", "states:GetExecutionHistory", "states:StopExecution"],
             executions,
+            wildcard="Every deployment is an execution of this state machine",
         ),
-        allow("SearchRunnerLogs", ["logs:FilterLogEvents"], arn("logs", "log-group:/deploy-runner/*")),
-        allow("ReadRunnerLogs", ["logs:GetLogEvents"], arn("logs", "log-group:/deploy-runner/*:log-stream:*")),
-    )
+        allow(
+            "SearchRunnerLogs",
+            ["logs:FilterLogEvents"],
+            arn("logs", "log-group:/deploy-runner/*"),
+            wildcard="Each kind of runner task has its log group under /deploy-runner/",
+        ),
+        allow(
+            "ReadRunnerLogs",
+            ["logs:GetLogEvents"],
+            arn("logs", "log-group:/deploy-runner/*:log-stream:*"),
+            wildcard="A stream is named after its task",
+        ),
+    ]

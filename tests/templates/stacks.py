@@ -154,6 +154,18 @@ def documents(stack: Stack) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def reasons(stack: Stack) -> dict[str, dict[str, dict[str, Any]]]:
+    """What is written beside the statements of every role: by the role's name, and there by the statement's Sid."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for each in stack.all():
+        for resource in each.resources.values():
+            if resource["Type"].startswith("AWS::IAM::") and "Reasons" in resource.get("Metadata", {}):
+                own = resource["Properties"]
+                for name in [own["RoleName"]] if resource["Type"] == "AWS::IAM::Role" else own["Roles"]:
+                    found.setdefault(name, {}).update(resource["Metadata"]["Reasons"])
+    return found
+
+
 def trusts(stack: Stack) -> dict[str, dict[str, Any]]:
     """Every role's trust policy by the role's name."""
     return {

@@ -1,6 +1,7 @@
 """`deploy-runner local`: AWS on one machine."""
 
 import argparse
+import fnmatch
 import json
 import shlex
 import signal
@@ -32,13 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb("up", up, "start AWS, GitHub and a registry in the foreground; Ctrl-C takes all down"),
         verb("env", env, 'print the exports for a shell: eval "$(deploy-runner local env)"'),
         verb("services", services, "print the loopback URL of each ECS service"),
+        verb("iam", iam, "print what each role is granted, what of it was used, and what was refused"),
         verb("demo", demo, "deploy a sample app four ways, from nothing"),
     ]
     for sub in with_port:
         help_text = "AWS; GitHub is one above, the registry two (default: %(default)s)"
         sub.add_argument("--port", type=_port, default=DEFAULT_PORT, help=help_text)
     with_port[1].add_argument("--format", choices=("shell", "json"), default="shell", help="default: %(default)s")
-    with_port[2].add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")
+    for sub in with_port[2:4]:
+        sub.add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")
+    with_port[3].add_argument("--role", metavar="NAME", help="only this role (a pattern, as in push-*)")
     verb("images", images, "make the base images ahead of time (`up` does it where needed)")
 
 
@@ -107,6 +111,22 @@ def services(arguments: argparse.Namespace) -> int:
         width = max(len(f"{s['cluster']}/{s['service']}") for s in found)
         for service in found:
             print(f"{service['cluster'] + '/' + service['service']:<{width}}  {service['url']}")
+    return 0
+
+
+def iam(arguments: argparse.Namespace) -> int:
+    """Print what each role is granted, what of it was used, and what was refused."""
+    found = _ask(arguments.port, "iam")
+    if arguments.role:
+        found = [role for role in found if fnmatch.fnmatchcase(role["role"], arguments.role)]
+    if arguments.format == "json":
+        print(json.dumps(found, indent=2))
+    else:
+        from rich.console import Console
+
+        from deploy_runner.cli.iam import show
+
+        show(found, Console(highlight=False))
     return 0
 
 

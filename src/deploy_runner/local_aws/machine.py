@@ -3,7 +3,7 @@
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,9 @@ class Machine:
     exports: dict[str, str] = field(default_factory=dict)  # what `deploy-runner local env` prints
     gates: list[Callable[[Any], Any]] = field(default_factory=list)  # each makes of AWS's WSGI application another
     enforces_iam: bool = False
+    # What CloudFormation's stacks have: type, physical id, properties and Metadata of each resource.
+    stack_resources: Callable[[], Iterable[tuple[str, str, dict[str, Any], dict[str, Any]]]] = list
+    pages: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what is answered under `/_local/`, as JSON
     _on_stop: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     @property

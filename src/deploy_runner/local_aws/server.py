@@ -129,6 +129,7 @@ def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Ca
                 {"cluster": cluster, "service": service, "url": url}
                 for (cluster, service), url in sorted(machine.service_urls.items())
             ],
+            **{f"/_local/{name}": page for name, page in machine.pages.items()},
         }
         page = pages.get(path)
         start_response("200 OK" if page else "404 Not Found", [("Content-Type", "application/json")])

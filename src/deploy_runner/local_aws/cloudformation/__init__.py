@@ -12,6 +12,7 @@ def install(machine: Machine) -> None:
     assert resources
     engine = Engine(machine, kind_of)
     api.install(engine)
+    machine.stack_resources = engine.live_resources
 
     def stop() -> None:
         engine.stopping = True

@@ -14,7 +14,7 @@ import string
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -570,6 +570,14 @@ class Engine:
             return self._clients[service]
 
     # --- Finding ---
+    def live_resources(self) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+        """Type, physical id, properties and Metadata of every resource that there is."""
+        for stack in list(self.stacks.values()):
+            written = stack.prepared.template["Resources"] if stack.prepared else {}
+            for name, resource in list(stack.resources.items()):
+                metadata = written.get(name, {}).get("Metadata") or {}
+                yield resource.type, resource.physical_id, resource.properties, metadata
+
     def find(self, name_or_id: str) -> Stack:
         """A stack by its name or id; deleted ones only by id."""
         for stack in reversed(list(self.stacks.values())):

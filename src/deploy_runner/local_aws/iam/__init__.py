@@ -4,6 +4,7 @@ from moto.core.config import default_user_config
 
 from deploy_runner.local_aws.iam.enforce import Gate
 from deploy_runner.local_aws.iam.record import RECORD
+from deploy_runner.local_aws.iam.report import report
 from deploy_runner.local_aws.machine import Machine
 
 
@@ -16,3 +17,4 @@ def install(machine: Machine) -> None:
     RECORD.clear()
     machine.enforces_iam = True
     machine.gates.append(Gate)
+    machine.pages["iam"] = lambda: report(machine)
