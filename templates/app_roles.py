@@ -26,11 +26,24 @@ def build(config: Config) -> Template:
         template.add_parameter(Parameter(name, Type="String", Description="The name of a role"))
 
     for app in config.allowlist.apps.values():
-        repositories = [
-            arn("ecr", f"repository/{app.image_repository}"),
-            arn("ecr", f"repository/{app.image_repository}/cache"),
+        push = [
+            log_in(),
+            allow(
+                "PushAndPull",
+                PULL + PUSH,
+                arn("ecr", f"repository/{app.image_repository}"),
+                unused=dict.fromkeys(
+                    ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+                    "A Dockerfile may start from an earlier image of its app; the tests' do not",
+                ),
+            ),
+            allow(
+                "KeepLayers",
+                PULL + PUSH,
+                arn("ecr", f"repository/{app.image_repository}/cache"),
+                unused={"*": "In local AWS the engine builds, and keeps layers itself; Kaniko uses it"},
+            ),
         ]
-        push = [log_in(), allow("PushAndPull", PULL + PUSH, repositories)]
         template.add_resource(
             Role(
                 logical_id("Push", app.name),

@@ -8,7 +8,10 @@ import pytest
 from deploy_runner.cli.walkthrough import Walkthrough
 from tests.left_behind import left_behind
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+LAST = HERE / "test_grants.py"  # it looks at what the others did
+_deselected: list[pytest.Item] = []
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,24 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walkthrough]:
         walkthrough.push_runner_images()
         yield walkthrough
     assert left_behind(4616) == []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put test_grants.py after the other tests of this folder."""
+    places = [n for n, item in enumerate(items) if item.path.parent == HERE]
+    ours = sorted((items[n] for n in places), key=lambda item: item.path == LAST)
+    for n, item in zip(places, ours, strict=True):
+        items[n] = item
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remember what `-k` and its like leave out."""
+    _deselected.extend(item for item in items if item.path.parent == HERE)
+
+
+@pytest.fixture
+def everything_ran(request: pytest.FixtureRequest) -> bool:
+    """Whether all tests of this folder are part of this session."""
+    chosen = {item.path for item in request.session.items} >= set(HERE.glob("test_*.py"))
+    return chosen and not _deselected and not any("::" in argument for argument in request.config.args)

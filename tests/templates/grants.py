@@ -11,7 +11,7 @@ from .stacks import Stack, documents, listed
 
 
 @dataclass(frozen=True, order=True)
-class Grant:
+class RoleGrant:
     """One action on one resource, in a statement of a role."""
 
     role: str
@@ -20,7 +20,7 @@ class Grant:
     resource: str
 
     @property
-    def as_written(self) -> "Grant":
+    def as_written(self) -> "RoleGrant":
         """The same for every app, environment and kind of runner task."""
         return replace(self, role=_role(self.role), resource=_resource(self.role, self.resource))
 
@@ -28,18 +28,18 @@ class Grant:
         return f"{self.role}, {self.statement}: {self.action} on {self.resource}"
 
 
-def granted(stack: Stack) -> Iterator[tuple[Grant, str]]:
+def granted(stack: Stack) -> Iterator[tuple[RoleGrant, str]]:
     """Every grant of every role, with the conditions of its statement. An attached policy of AWS's is one grant."""
     for role, found in documents(stack).items():
         for document in found:
             for sid, statement in named_statements(document):
                 for action in listed(statement["Action"]) if statement["Effect"] == "Allow" else []:
                     for resource in listed(statement["Resource"]):
-                        yield Grant(role, sid, action, resource), str(statement.get("Condition", ""))
+                        yield RoleGrant(role, sid, action, resource), str(statement.get("Condition", ""))
     for each in stack.all():
         for role in each.of_type("AWS::IAM::Role").values():
             for arn in role.get("ManagedPolicyArns", []):
-                yield Grant(role["RoleName"], arn.rpartition("/")[2], "*", "*"), ""
+                yield RoleGrant(role["RoleName"], arn.rpartition("/")[2], "*", "*"), ""
 
 
 _ALLOWLIST = read_config().allowlist

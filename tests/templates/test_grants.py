@@ -10,12 +10,12 @@ import pytest
 from deploy_runner.local_aws.iam.evaluate import glob
 from deploy_runner.local_aws.iam.report import has_wildcard
 
-from .grants import Grant, granted
+from .grants import RoleGrant, granted
 from .stacks import Stack, reasons, trusts
 
 
 @pytest.fixture(scope="module")
-def grants(everything: Stack) -> dict[Grant, str]:
+def grants(everything: Stack) -> dict[RoleGrant, str]:
     return dict(granted(everything))
 
 
@@ -24,7 +24,7 @@ def written(everything: Stack) -> dict[tuple[str, str], dict[str, Any]]:
     return {(role, sid): why for role, each in reasons(everything).items() for sid, why in each.items()}
 
 
-def wild(grants: dict[Grant, str], stack: Stack) -> set[tuple[str, str]]:
+def wild(grants: dict[RoleGrant, str], stack: Stack) -> set[tuple[str, str]]:
     """Roles and statements that have a wildcard: in an action, a resource, or the value of a condition."""
     found = {(g.role, g.statement) for g, keys in grants.items() if has_wildcard(g.action, g.resource + keys)}
     conditions = {role: [s.get("Condition", {}) for s in policy["Statement"]] for role, policy in trusts(stack).items()}
@@ -32,14 +32,14 @@ def wild(grants: dict[Grant, str], stack: Stack) -> set[tuple[str, str]]:
 
 
 def test_each_wildcard_has_its_reason(
-    grants: dict[Grant, str], written: dict[tuple[str, str], dict[str, Any]], everything: Stack
+    grants: dict[RoleGrant, str], written: dict[tuple[str, str], dict[str, Any]], everything: Stack
 ) -> None:
     explained = {where for where, why in written.items() if "wildcard" in why}
     assert wild(grants, everything) == explained
 
 
 def test_each_reason_is_of_a_statement_that_exists(
-    grants: dict[Grant, str], written: dict[tuple[str, str], dict[str, Any]]
+    grants: dict[RoleGrant, str], written: dict[tuple[str, str], dict[str, Any]]
 ) -> None:
     for (role, sid), why in written.items():
         assert why, (role, sid)

@@ -10,7 +10,7 @@ from rich.text import Text
 def show(roles: list[dict[str, Any]], console: Console) -> None:
     """Print a table per role, and what was refused below it."""
     for role in roles:
-        entered = ", ".join(f"{who} ({times}×)" for who, times in role["entered"].items()) or "nobody yet"
+        entered = ", ".join(f"{_who(who)} ({times}×)" for who, times in role["entered"].items()) or "nobody yet"
         console.print(Text.assemble((role["role"], "bold"), f"  entered by {entered}"))
         if role["grants"]:
             console.print(_grants(role["grants"]))
@@ -19,6 +19,11 @@ def show(roles: list[dict[str, Any]], console: Console) -> None:
         for refused in role["refused"]:
             console.print(Text(f"  refused {refused['times']}×: {refused['message']}", "red"))
         console.print()
+
+
+def _who(principal: str) -> str:
+    """Return the role of a session's ARN, any other principal as it is."""
+    return principal.split("/")[1] if ":assumed-role/" in principal else principal
 
 
 def _grants(grants: list[dict[str, Any]]) -> Table:

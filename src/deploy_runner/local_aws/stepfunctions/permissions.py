@@ -18,6 +18,7 @@ from deploy_runner.local_aws.iam.authority import (
     refusal,
     trusts_service,
 )
+from deploy_runner.local_aws.iam.record import RECORD
 from deploy_runner.local_aws.machine import Machine
 from deploy_runner.local_aws.stepfunctions import tasks
 from deploy_runner.local_aws.stepfunctions.interpreter import failure
@@ -82,6 +83,8 @@ def install() -> None:
     def eval_state_credentials(self: Any, env: Environment) -> StateCredentials:
         credentials = plain(self, env)
         own = env.aws_execution_details.role_arn
+        if credentials.role_arn == own:
+            RECORD.enter(own, "states.amazonaws.com")
         if not tasks._Task.clients.machine.enforces_iam or credentials.role_arn == own:
             return credentials
         try:
