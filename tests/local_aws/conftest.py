@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from moto.moto_api._internal import moto_api_backend
 
 from deploy_runner.local_aws import server
 from tests.local_aws.ecs_running import Ecs
@@ -10,6 +11,7 @@ from tests.local_aws.ecs_running import Ecs
 
 @pytest.fixture(scope="module")
 def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
+    moto_api_backend.reset()  # what another module's tests left: moto keeps its state in this process
     machine = server.start(4711, tmp_path_factory.mktemp("ecs"), ["registry", "ecr", "events", "ecs", "cloudformation"])
     try:
         yield Ecs(machine)

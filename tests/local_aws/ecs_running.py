@@ -61,12 +61,15 @@ class Ecs:
         events = self.logs.get_log_events(logGroupName="/tests", logStreamName=stream, startFromHead=True)["events"]
         return [event["message"] for event in events]
 
-    def serve(self, name: str, definition: str, count: int = 1, *, breaker: bool = True, rollback: bool = True) -> None:
-        self.api.create_service(
-            cluster="tests", serviceName=name, taskDefinition=definition, desiredCount=count, launchType="FARGATE",
-            networkConfiguration=self.network,
-            deploymentConfiguration={"deploymentCircuitBreaker": {"enable": breaker, "rollback": rollback}},
-        )  # fmt: skip
+    def serve(
+        self, name: str, definition: str, count: int = 1, *, breaker: bool = True, rollback: bool = True, **more: Any
+    ) -> None:
+        request: dict[str, Any] = {
+            "cluster": "tests", "serviceName": name, "taskDefinition": definition, "desiredCount": count,
+            "launchType": "FARGATE", "networkConfiguration": self.network,
+            "deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": breaker, "rollback": rollback}},
+        }  # fmt: skip
+        self.api.create_service(**request | more)
 
     def service(self, name: str) -> dict[str, Any]:
         return self.api.describe_services(cluster="tests", services=[name])["services"][0]

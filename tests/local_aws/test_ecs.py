@@ -89,7 +89,7 @@ def test_a_revision_that_crashes_is_rolled_back_by_the_circuit_breaker(ecs: Ecs)
     primary = service["deployments"][0]
     assert service["taskDefinition"] == primary["taskDefinition"] == good
     assert primary["rolloutState"] == "COMPLETED"
-    assert primary["id"] != before
+    assert primary["id"] == before  # the deployment that was completed is the PRIMARY one again
     assert ecs.page("crash") == "good"
     stopped = ecs.api.list_tasks(cluster="tests", serviceName="crash", desiredStatus="STOPPED")["taskArns"]
     assert {ecs.task(arn)["containers"][0]["exitCode"] for arn in stopped} == {1}
@@ -119,7 +119,8 @@ def test_a_first_revision_that_crashes_has_nothing_to_go_back_to(ecs: Ecs) -> No
 
     rollout = ecs.rolled_out("first")
 
-    assert rollout["status"] == "STOPPED"
+    assert rollout["status"] == "ROLLBACK_FAILED"
+    assert rollout["statusReason"] == "No rollback candidate was found to run the rollback."
     primary = ecs.service("first")["deployments"][0]
     assert primary["rolloutState"] == "FAILED"
     assert primary["rolloutStateReason"] == "ECS deployment circuit breaker: tasks failed to start."

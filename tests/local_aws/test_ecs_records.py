@@ -9,8 +9,8 @@ from botocore.model import ListShape, MapShape, Shape, StringShape, StructureSha
 from moto.ecs.models import EC2ContainerServiceBackend
 from moto.ecs.responses import EC2ContainerServiceResponse
 
+from deploy_runner.local_aws.ecs.failure_detection import threshold
 from deploy_runner.local_aws.ecs.kaniko import KanikoError, parse
-from deploy_runner.local_aws.ecs.rollouts import threshold
 from deploy_runner.local_aws.ecs.shapes import from_template, input_shape
 from tests.local_aws.light import client, start
 

@@ -1,13 +1,20 @@
 """ECS's API, where it is more than moto's: requests reach the backend whole, and answers have AWS's fields."""
 
+import base64
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.ecs.exceptions import ECSException, InvalidParameterException
+from moto.ecs.exceptions import ECSException, InvalidParameterException, ServiceNotFoundException
 from moto.ecs.responses import EC2ContainerServiceResponse
 
 from deploy_runner.local_aws.ecs.backend import Backend
+from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
+from deploy_runner.local_aws.ecs.services import Service
+
+_MOST_RESULTS = 100
+_MOST_ARNS = 20  # in one DescribeServiceDeployments or DescribeServiceRevisions
 
 
 def _moment(value: datetime | float) -> datetime:
@@ -15,6 +22,11 @@ def _moment(value: datetime | float) -> datetime:
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
     return datetime.fromtimestamp(float(value), UTC)
+
+
+def _name(item: Any) -> str:
+    """Return what a page's token knows an item by."""
+    return str(item["serviceDeploymentArn"] if isinstance(item, dict) else item)
 
 
 class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has no types for us
@@ -29,12 +41,20 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
         return dict(self._get_params())
 
     def _page(self, items: list[Any], key: str, default: int = 100) -> ActionResult:
-        """Return a page of a list; the token is where the next one begins."""
+        """Return a page of a list; the token names the last item, so nothing comes twice when the list has grown."""
         size = self._get_param("maxResults") or default
-        start = int(self._get_param("nextToken") or 0)
+        if not 1 <= size <= _MOST_RESULTS:
+            raise InvalidParameterException(f"maxResults must be between 1 and {_MOST_RESULTS}.")
+        names = [_name(item) for item in items]
+        start = 0
+        if token := self._get_param("nextToken"):
+            try:
+                start = names.index(base64.urlsafe_b64decode(token).decode()) + 1
+            except ValueError as error:
+                raise InvalidParameterException("Invalid token.") from error
         page: dict[str, Any] = {key: items[start : start + size]}
         if start + size < len(items):
-            page["nextToken"] = str(start + size)
+            page["nextToken"] = base64.urlsafe_b64encode(names[start + size - 1].encode()).decode()
         return ActionResult(page)
 
     def _cluster(self) -> str:
@@ -122,10 +142,12 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
         )
         return self._page(arns, "serviceArns", 10)
 
-    # moto 5.2.5 has none of these four.
+    # moto 5.2.5 has none of these five.
 
     def list_service_deployments(self) -> ActionResult:
         service = self._ecs._get_service(self._cluster(), self._get_param("service"))
+        if service.status == "INACTIVE":  # "Amazon ECS deletes the service deployment when you delete a service."
+            raise ServiceNotFoundException()
         statuses, created = self._get_param("status") or [], self._get_param("createdAt") or {}
         found = [
             rollout.brief(service.arn, service.cluster_arn)
@@ -134,11 +156,11 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
             and ("after" not in created or rollout.created >= _moment(created["after"]))
             and ("before" not in created or rollout.created <= _moment(created["before"]))
         ]
-        return self._page(found, "serviceDeployments")
+        return self._page(found, "serviceDeployments", 20)
 
     def describe_service_deployments(self) -> ActionResult:
         found, failures = [], []
-        for arn in self._get_param("serviceDeploymentArns") or []:
+        for arn in self._arns("serviceDeploymentArns"):
             known = self._ecs.service_deployment(arn)
             if known:
                 found.append(known[1].describe(known[0]))
@@ -148,16 +170,39 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
 
     def describe_service_revisions(self) -> ActionResult:
         revisions = {arn: (s, r) for s in list(self._ecs.services.values()) for arn, r in s.revisions.items()}
-        wanted = self._get_param("serviceRevisionArns") or []
+        wanted = self._arns("serviceRevisionArns")
         found = [revisions[arn][1].describe(revisions[arn][0].arn, revisions[arn][0].cluster_arn)
                  for arn in wanted if arn in revisions]  # fmt: skip
         failures = [{"arn": arn, "reason": "MISSING"} for arn in wanted if arn not in revisions]
         return ActionResult({"serviceRevisions": found, "failures": failures})
 
     def stop_service_deployment(self) -> ActionResult:
-        arn = self._get_param("serviceDeploymentArn")
-        known = self._ecs.service_deployment(arn)
+        stop_type = self._get_param("stopType") or "ROLLBACK"
+        if stop_type != "ROLLBACK":  # the only one that API_StopServiceDeployment documents
+            raise InvalidParameterException(f"The stop type {stop_type} is not supported. Valid values are: ROLLBACK")
+        service, rollout = self._rollout()
+        service.stop_rollout(rollout)
+        return ActionResult({"serviceDeploymentArn": rollout.arn})
+
+    def continue_service_deployment(self) -> ActionResult:
+        hook_id = str(self._get_param("hookId") or "")
+        if not re.fullmatch(r"ecs-(pause|lambda)-.+", hook_id):
+            raise InvalidParameterException("Invalid hookId: hookId must follow the format: ecs-{hookType}-{id}")
+        action = self._get_param("action") or "CONTINUE"
+        if action not in ("CONTINUE", "ROLLBACK"):
+            raise InvalidParameterException(f"Invalid action {action}. Valid values are: CONTINUE, ROLLBACK")
+        service, rollout = self._rollout()
+        service.continue_rollout(rollout, hook_id, action)
+        return ActionResult({"serviceDeploymentArn": rollout.arn})
+
+    def _rollout(self) -> tuple[Service, ServiceDeployment]:
+        known = self._ecs.service_deployment(self._get_param("serviceDeploymentArn"))
         if known is None:
-            raise ECSException("ServiceDeploymentNotFoundException", "The service deployment could not be found.")
-        known[0].stop_rollout(known[1], self._get_param("stopType") or "ROLLBACK")
-        return ActionResult({"serviceDeploymentArn": arn})
+            raise ECSException("ServiceDeploymentNotFoundException", "The service deployment does not exist.")
+        return known
+
+    def _arns(self, name: str) -> list[str]:
+        arns = list(self._get_param(name) or [])
+        if not 1 <= len(arns) <= _MOST_ARNS:
+            raise InvalidParameterException(f"{name} must have between 1 and {_MOST_ARNS} ARNs.")
+        return arns

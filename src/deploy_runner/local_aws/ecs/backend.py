@@ -2,6 +2,9 @@
 
 moto 5.2.5 only keeps records: its tasks move on by polling, its services run nothing, it has no service deployments,
 and takes INACTIVE task definitions. No issue upstream asks for more: it is a mock by design.
+
+Time passes as it does, but for minutes: bake times and the time-outs of hooks are counted in `Backend.minute`, which
+tests set to less than 60 seconds.
 """
 
 import threading
@@ -14,11 +17,12 @@ from moto.ecs import urls
 from moto.ecs.exceptions import EcsClientException, ECSException, InvalidParameterException
 from moto.ecs.models import EC2ContainerServiceBackend
 
+from deploy_runner.local_aws.ecs import failure_detection, strategies
 from deploy_runner.local_aws.ecs.definitions import overridden, registered
 from deploy_runner.local_aws.ecs.environment import Roles
 from deploy_runner.local_aws.ecs.events import Events
 from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
-from deploy_runner.local_aws.ecs.services import Service
+from deploy_runner.local_aws.ecs.services import DEFAULTS, Service
 from deploy_runner.local_aws.ecs.shapes import input_shape, now
 from deploy_runner.local_aws.ecs.targets import check_load_balancers
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted
@@ -31,6 +35,7 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
     """What moto's responses and other services of moto see as ECS."""
 
     machine: Machine  # set by install, before the first backend is made
+    minute: float = 60.0  # seconds; a service takes it when it is created
 
     def __init__(self, region_name: str, account_id: str) -> None:
         super().__init__(region_name, account_id)
@@ -143,7 +148,7 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         """Return a cluster. Raises ClusterNotFoundException, also for one that was deleted."""
         cluster = self._get_cluster(name)
         if cluster.status != "ACTIVE":
-            raise ECSException("ClusterNotFoundException", "Cluster not found.")
+            raise ECSException("ClusterNotFoundException", "The referenced cluster was inactive.")
         return cluster
 
     # --- tasks ------------------------------------------------------------------------------------------------------
@@ -298,8 +303,11 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         """Create a service from CreateService's input, and begin its first rollout."""
         cluster = self.active_cluster(request.get("cluster") or "default")
         key = f"{cluster.name}:{request['serviceName']}"
-        known = self.services.get(key)
+        known: Service | None = self.services.get(key)
         if known is not None and known.status == "ACTIVE":
+            token = request.get("clientToken")
+            if token and token == known.settings.get("clientToken"):
+                return known  # the answer to the first request was lost: API_CreateService, clientToken
             raise InvalidParameterException("Creation of service was not idempotent.")
         if known is not None and known.status == "DRAINING":
             raise InvalidParameterException("Unable to Start a service that is still Draining.")
@@ -308,6 +316,7 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
             raise InvalidParameterException(f"local AWS has no deployment controller but ECS, not {controller}.")
         definition = self.runnable(request.get("taskDefinition") or "")
         settings = request | {"cluster": cluster.name, "taskDefinition": definition.arn}
+        self._check_deployments(request.get("deploymentConfiguration"), DEFAULTS, request)
         if not settings.get("capacityProviderStrategy"):
             settings["launchType"], provider = self.launch(request, cluster)
             if provider:
@@ -334,8 +343,25 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         self.check_network(definition, network)
         balancers = request.get("loadBalancers")
         check_load_balancers(service.settings.get("loadBalancers") if balancers is None else balancers, definition)
+        self._check_deployments(
+            request.get("deploymentConfiguration"), service.deployment_configuration, service.settings | request
+        )
         service.update(changes, bool(request.get("forceNewDeployment")))
         return service
+
+    @staticmethod
+    def _check_deployments(
+        configuration: dict[str, Any] | None, before: dict[str, Any], service: dict[str, Any]
+    ) -> None:
+        """Refuse a deploymentConfiguration that cannot be, or not with the rest of the service."""
+        whole = before | (configuration or {})
+        failure_detection.check(whole)
+        becomes_blue_green = whole["strategy"] == "BLUE_GREEN" != before["strategy"]
+        if becomes_blue_green and "bakeTimeInMinutes" not in (configuration or {}):
+            raise InvalidParameterException(
+                "bakeTimeInMinutes is required when you use the BLUE_GREEN deployment strategy."
+            )
+        strategies.check(whole, configuration or {}, service.get("loadBalancers") or [])
 
     def delete_service(self, cluster_name: str, service_name: str, force: bool) -> Service:
         """Drain a service."""

@@ -1,33 +1,45 @@
-"""The service scheduler: rolling deployments with a circuit breaker, rollback, draining, and replacement of dead tasks.
+"""The service scheduler: it starts and replaces tasks, rolls out, and goes back when a rollout fails.
 
-docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html and .../deployment-circuit-breaker.html
+docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html. The texts of service events are those
+of .../service-event-messages-list.html and of real services, as people quote them.
 """
 
 import logging
-import math
 import threading
 import time
+import uuid
 from collections import deque
+from datetime import datetime
 from typing import Any
 
-from moto.ecs.exceptions import ECSException
+from moto.ecs.exceptions import ECSException, InvalidParameterException
 
 from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.local_aws.ecs import rolling
+from deploy_runner.local_aws.ecs.failure_detection import Alarms, CircuitBreaker, Failure
+from deploy_runner.local_aws.ecs.hooks import NOT_WAITING
 from deploy_runner.local_aws.ecs.rollouts import (
+    NO_CANDIDATE,
     REVISION_KEYS,
     Deployment,
     Revision,
     ServiceDeployment,
     service_deployment_id,
-    threshold,
 )
-from deploy_runner.local_aws.ecs.shapes import now, number_id
+from deploy_runner.local_aws.ecs.shapes import now
+from deploy_runner.local_aws.ecs.strategies import Shift
 from deploy_runner.local_aws.ecs.targets import FAILED_ELB_CHECKS, Targets
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted
+from deploy_runner.local_aws.machine import Machine
 
 _BUSY_SECONDS, _IDLE_SECONDS = 0.1, 1.0
-_BREAKER_REASON = "ECS deployment circuit breaker: tasks failed to start."
 _UNHEALTHY = "Task failed container health checks"
+_IMPAIRED_AFTER = 4  # tasks in a row that never ran; ECS does not say how many
+# What ECS fills in where CreateService says nothing: API_DeploymentConfiguration.
+DEFAULTS = {
+    "deploymentCircuitBreaker": {"enable": False, "rollback": False}, "maximumPercent": 200,
+    "minimumHealthyPercent": 100, "strategy": "ROLLING", "bakeTimeInMinutes": 0,
+}  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +52,7 @@ class Service:
 
     def __init__(self, backend: Any, cluster: Any, settings: dict[str, Any]) -> None:
         self._backend, self._machine, self._cluster = backend, backend.machine, cluster
+        self.minute: float = backend.minute
         self.settings = settings  # as CreateService took them
         self.name: str = settings["serviceName"]
         self.cluster_name, self.cluster_arn, self.region_name = cluster.name, cluster.arn, backend.region_name
@@ -53,8 +66,11 @@ class Service:
         self.deployments: list[Deployment] = []  # PRIMARY first
         self.service_deployments: list[ServiceDeployment] = []  # newest first
         self.revisions: dict[str, Revision] = {}
-        self.completed: Revision | None = None  # the last one that was rolled out well
+        self.completed: Deployment | None = None  # the last one that was rolled out well, to go back to
+        self._shift: Shift | None = None  # the rollout under way, if it is one that shifts traffic
+        self._baked_at: float | None = None  # monotonic; when a rolling update that is done has been watched enough
         self._started: list[Task] = []  # all that have not stopped yet
+        self._events: dict[str, list[str]] = {}  # what happened to which tasks since the last event of its kind
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._targets = Targets(self.settings, self._machine.state_dir, self._say)
@@ -84,11 +100,13 @@ class Service:
     @property
     def deployment_configuration(self) -> dict[str, Any]:
         """The settings of rollouts, with ECS's defaults."""
-        default = {
-            "deploymentCircuitBreaker": {"enable": False, "rollback": False},
-            "maximumPercent": 200, "minimumHealthyPercent": 100, "strategy": "ROLLING", "bakeTimeInMinutes": 0,
-        }  # fmt: skip
-        return default | (self.settings.get("deploymentConfiguration") or {})
+        return DEFAULTS | (self.settings.get("deploymentConfiguration") or {})
+
+    @property
+    def machine(self) -> Machine:
+        """The local AWS that it belongs to."""
+        machine: Machine = self._machine
+        return machine
 
     @property
     def running_count(self) -> int:
@@ -109,7 +127,7 @@ class Service:
         """Tell CloudFormation whether what it asked for is rolled out. Raises ServiceNotStable if it will not be."""
         newest = self.service_deployments[0]
         if newest.over and newest.status != "SUCCESSFUL" and newest.created >= self.asked:
-            tripped = newest.breaker.get("status") == "TRIGGERED"
+            tripped = newest.breaker.status == "TRIGGERED"
             said = "ECS Deployment Circuit Breaker was triggered" if tripped else newest.reason
             raise ServiceNotStable("Error occurred during operation", said, "Look at why the service's tasks stopped")
         return newest.over
@@ -128,7 +146,7 @@ class Service:
                 "desiredCount": self.desired_count, "runningCount": self.running_count,
                 "pendingCount": self.pending_count, "taskDefinition": self.task_definition,
                 "deploymentConfiguration": self.deployment_configuration,
-                "deployments": [d.describe(self.desired_count) for d in self.deployments],
+                "deployments": [d.describe() for d in self.deployments],
                 "events": list(self.events), "createdAt": self.created, "tags": self.tags,
                 "loadBalancers": self.settings.get("loadBalancers") or [],
                 "serviceRegistries": self.settings.get("serviceRegistries") or [],
@@ -144,13 +162,7 @@ class Service:
                 described["roleArn"] = self.settings["role"]
             if self.service_deployments:
                 described["currentServiceDeployment"] = self.service_deployments[0].arn
-                described["currentServiceRevisions"] = [
-                    {
-                        "arn": d.revision.arn, "requestedTaskCount": self.desired_count if d is self.primary else 0,
-                        "runningTaskCount": d.count(True), "pendingTaskCount": d.count(False),
-                    }
-                    for d in self.deployments
-                ]  # fmt: skip
+                described["currentServiceRevisions"] = [d.summary() for d in self.deployments]
             return described
 
     # --- what others do ---------------------------------------------------------------------------------------------
@@ -168,6 +180,8 @@ class Service:
                 raise ECSException("ServiceNotActiveException", "Service was not ACTIVE.")
             new = {key: value for key, value in changes.items() if value is not None}
             before = {key: self._current().get(key) for key in REVISION_KEYS}
+            if "deploymentConfiguration" in new:  # what it does not name stays as it was
+                new["deploymentConfiguration"] = self.deployment_configuration | new["deploymentConfiguration"]
             self.settings |= {k: v for k, v in new.items() if k != "desiredCount"}
             if "desiredCount" in new:
                 self.desired_count = new["desiredCount"]
@@ -183,27 +197,44 @@ class Service:
     def drain(self) -> None:
         """Stop all tasks; INACTIVE once no task is left."""
         with self._lock:
-            self.status, self.desired_count = "DRAINING", 0
+            self.status, self.desired_count, self._shift = "DRAINING", 0, None
             for deployment in self.deployments:
+                deployment.desired = 0
                 for task in deployment.alive():
                     self._stop(task)
             for rollout in self.service_deployments:
                 if not rollout.over:
-                    rollout.ends("STOPPED", "Service deployment stopped because the service was deleted.")
+                    rollout.is_now("STOPPED", "Service deployment stopped because the service was deleted.")
+            self._tell_events()
         self._wake.set()
 
-    def stop_rollout(self, rollout: ServiceDeployment, stop_type: str) -> None:
-        """Take StopServiceDeployment. Raises ConflictException for one that is over."""
+    def stop_rollout(self, rollout: ServiceDeployment) -> None:
+        """Take StopServiceDeployment. Raises ConflictException for one that is over.
+
+        What goes back or stops already "continues": .../developerguide/stop-service-deployment.html. The error's text
+        is not documented; it follows that of ContinueServiceDeployment.
+        """
         with self._lock:
-            if rollout.over or rollout.status.startswith("ROLLBACK"):
+            if rollout.over:
                 raise ECSException(
                     "ConflictException",
-                    f"The service deployment can't be stopped because it's in the {rollout.status} state.",
+                    "Stopping a service deployment is not allowed for service deployment in terminal states.",
                 )
-            if stop_type == "ABORT":
-                rollout.ends("STOPPED", "Service deployment was stopped by StopServiceDeployment.")
-                return
-            self._roll_back(rollout, "Service deployment was stopped and rolled back by StopServiceDeployment.")
+            if rollout.status in ("PENDING", "IN_PROGRESS"):
+                rollout.is_now("ROLLBACK_REQUESTED", "Service deployment rollback was requested by the user.")
+        self._wake.set()
+
+    def continue_rollout(self, rollout: ServiceDeployment, hook_id: str, action: str) -> None:
+        """Take ContinueServiceDeployment. Raises InvalidParameterException for a hook that does not wait."""
+        with self._lock:
+            if rollout.over:
+                raise InvalidParameterException(
+                    "Continuing a service deployment is not allowed for service deployment in terminal states."
+                )
+            hook = next((hook for hook in rollout.hooks if hook.id == hook_id), None)
+            if hook is None:
+                raise InvalidParameterException(NOT_WAITING)
+            hook.resume(action)
         self._wake.set()
 
     def wait_inactive(self, seconds: float) -> None:
@@ -223,106 +254,145 @@ class Service:
         settings = {key: self.settings.get(key) for key in REVISION_KEYS}
         definition = self._backend.describe_task_definition(settings["taskDefinition"])
         where = f"{self.region_name}:{self._backend.account_id}"
-        images = [{"containerName": c["name"], "image": c["image"]} for c in definition.container_definitions]
-        revision = Revision(
-            f"arn:aws:ecs:{where}:service-revision/{self.cluster_name}/{self.name}/{number_id()}", settings, images
-        )
+        name = f"{self.cluster_name}/{self.name}"
+        revision = Revision.of(f"{where}:service-revision/{name}", settings, definition)
         self.revisions[revision.arn] = revision
         for rollout in self.service_deployments:
-            if not rollout.over:
-                rollout.ends("STOPPED", "Service deployment stopped because a new service deployment was started.")
-        sources = [d.revision for d in self.deployments if d.alive()]
+            if rollout.status == "ROLLBACK_IN_PROGRESS":  # which STOP_REQUESTED cannot follow
+                rollout.is_now("ROLLBACK_FAILED", "Service deployment rollback was replaced by a new deployment.")
+            elif not rollout.over:
+                rollout.is_now("STOP_REQUESTED", "Service deployment stopped because a new deployment was started.")
+        sources = [d for d in self.deployments if d.alive()]
         for deployment in self.deployments:
             deployment.status = "ACTIVE"
         deployment = Deployment(revision)
         self.deployments.insert(0, deployment)
-        breaker = self.deployment_configuration["deploymentCircuitBreaker"]
-        arn = f"arn:aws:ecs:{where}:service-deployment/{self.cluster_name}/{self.name}/{service_deployment_id()}"
-        rollout = ServiceDeployment(arn, revision, sources, deployment)
-        rollout.breaker = {
-            "status": "MONITORING" if breaker.get("enable") else "DISABLED",
-            "failureCount": 0, "threshold": threshold(self.desired_count),
-        }  # fmt: skip
-        self.service_deployments.insert(0, rollout)
+        configuration = self.deployment_configuration
+        self.service_deployments.insert(
+            0,
+            ServiceDeployment(
+                f"arn:aws:ecs:{where}:service-deployment/{name}/{service_deployment_id()}", deployment, sources,
+                configuration, CircuitBreaker(configuration),
+                Alarms(configuration, self._backend.account_id, self.region_name),
+            ),
+        )  # fmt: skip
+        self._shift = self._baked_at = None
         self._was_steady = False
         self._tell(deployment, "SERVICE_DEPLOYMENT_IN_PROGRESS", deployment.reason)
         self._wake.set()
 
     def _rollout(self) -> ServiceDeployment | None:
-        """Return the service deployment that the PRIMARY deployment works for, while it is not over."""
+        """Return the service deployment under way, if there is one."""
         newest = self.service_deployments[0] if self.service_deployments else None
-        return newest if newest and not newest.over and newest.deployment is self.primary else None
+        return newest if newest and not newest.over else None
 
-    def _roll_back(self, rollout: ServiceDeployment, reason: str) -> None:
-        """Go back to the last revision that was rolled out well, with a new deployment of it.
+    def _take_requests(self) -> None:
+        """Do what was asked of rollouts since the last time."""
+        for rollout in self.service_deployments:
+            if rollout.status == "STOP_REQUESTED":
+                rollout.is_now("STOPPED")
+            elif rollout.status == "ROLLBACK_REQUESTED":
+                self._roll_back(rollout, rollout.reason, "ECS deployment {} in progress.")
+            elif rollout.status == "PENDING":
+                rollout.is_now("IN_PROGRESS")
+                if rollout.rolling:
+                    for deployment in self.deployments:
+                        deployment.weight = deployment.test_weight = None
+                else:
+                    self._shift = Shift(self, rollout)
 
-        Its tasks that still run are the new deployment's: a rollback starts only what is missing.
-        """
+    def fail(self, rollout: ServiceDeployment, failure: Failure) -> None:
+        """End a rollout that has failed: it goes back, or stays where it is and starts no task any more."""
         failed = self.primary
-        if self.completed is None:
-            failed.state, failed.updated = "FAILED", now()
-            failed.reason = failed.reason if failed.reason == _BREAKER_REASON else reason
-            rollout.ends("STOPPED", f"{reason} There is no completed service revision to roll back to.")
-            for task in failed.alive():
-                self._stop(task)
+        failed.is_now("FAILED", failure.state_reason)
+        self._say(f"(deployment {failed.id}) deployment failed: {failure.said}")
+        if failure.told:
+            self._tell(failed, "SERVICE_DEPLOYMENT_FAILED", failure.told)
+        if rollout.status == "ROLLBACK_IN_PROGRESS":
+            rollout.is_now("ROLLBACK_FAILED", f"Service deployment rollback failed because {failure.because}")
+            self._shift = None
+        elif failure.rolls_back:
+            self._roll_back(rollout, f"Service deployment rolled back because {failure.because}", failure.back_reason)
+        else:
+            rollout.is_now("STOP_REQUESTED", f"Service deployment stopped because {failure.because}")
+            self._shift = None
+
+    def _roll_back(self, rollout: ServiceDeployment, reason: str, state_reason: str) -> None:
+        """Go back to the deployment that was completed last: the same one again, of the same revision.
+
+        "When the rollback starts, the deployment changes from a COMPLETED to IN_PROGRESS", and until it is COMPLETED
+        again there is none to go back to: .../developerguide/deployment-circuit-breaker.html. Its tasks that still run
+        are kept, so it starts only what is missing.
+        """
+        back, self.completed = self.completed, None
+        if back is None:
+            self.primary.is_now("FAILED", self.primary.reason if self.primary.state == "FAILED" else reason)
+            rollout.is_now("ROLLBACK_FAILED", NO_CANDIDATE)
+            self._shift = None
             return
-        back = Deployment(self.completed)
-        back.reason = f"ECS deployment circuit breaker: rolling back to deploymentId {back.id}."
-        if failed.reason != _BREAKER_REASON:
-            back.reason = f"ECS deployment {back.id} in progress."
         for deployment in self.deployments:
             deployment.status = "ACTIVE"
-            if deployment.revision is back.revision:
-                for task in deployment.alive():
-                    deployment.tasks.remove(task)
-                    task.started_by = back.id
-                    back.tasks.append(task)
-        for task in failed.alive():
-            self._stop(task)
-        self.deployments.insert(0, back)
+        self.deployments = [back, *(d for d in self.deployments if d is not back)]
+        back.comes_back(state_reason.format(back.id))
         self.settings |= back.revision.settings
-        rollout.deployment, rollout.status, rollout.reason = back, "ROLLBACK_IN_PROGRESS", reason
-        rollout.rollback = {"reason": reason, "startedAt": now(), "serviceRevisionArn": back.revision.arn}
+        rollout.goes_back(back, reason)
+        self._baked_at = None
         self._say(f"rolling back to deployment {back.id}.")
         self._tell(back, "SERVICE_DEPLOYMENT_IN_PROGRESS", back.reason)
+        if self._shift:
+            self._shift.goes_back()
 
-    def _trip(self, rollout: ServiceDeployment) -> None:
-        """The circuit breaker has seen enough."""
-        failed = self.primary
-        failed.state, failed.reason, failed.updated = "FAILED", _BREAKER_REASON, now()
-        rollout.breaker["status"] = "TRIGGERED"
-        self._say(f"(deployment {failed.id}) deployment failed: tasks failed to start.")
-        self._tell(failed, "SERVICE_DEPLOYMENT_FAILED", "ECS deployment circuit breaker: task failed to start.")
-        if rollout.status == "ROLLBACK_IN_PROGRESS":
-            rollout.ends("ROLLBACK_FAILED", _BREAKER_REASON)
-        elif self.deployment_configuration["deploymentCircuitBreaker"].get("rollback"):
-            self._roll_back(rollout, _BREAKER_REASON)
-        else:
-            rollout.ends("STOPPED", _BREAKER_REASON)
-
-    def _complete(self, rollout: ServiceDeployment | None) -> None:
+    def complete(self, rollout: ServiceDeployment) -> None:
+        """End a rollout that has reached what it goes to, or back to."""
         primary = self.primary
-        primary.state, primary.reason = "COMPLETED", f"ECS deployment {primary.id} completed."
-        primary.updated = now()
-        self.completed = primary.revision
-        if rollout:
-            back = rollout.status.startswith("ROLLBACK")
-            rollout.ends("ROLLBACK_SUCCESSFUL" if back else "SUCCESSFUL")
-        for image in primary.revision.images:
-            for task in primary.alive():
-                container = next((c for c in task.containers if c.name == image["containerName"]), None)
-                if container and container.digest:
-                    image["imageDigest"] = container.digest
+        primary.is_now("COMPLETED", f"ECS deployment {primary.id} completed.")
+        self.completed, self._shift = primary, None
+        rollout.is_now("ROLLBACK_SUCCESSFUL" if rollout.back else "SUCCESSFUL")
         self._say(f"(deployment {primary.id}) deployment completed.")
         self._tell(primary, "SERVICE_DEPLOYMENT_COMPLETED", primary.reason)
+
+    # --- what it tells ----------------------------------------------------------------------------------------------
 
     def _say(self, what: str) -> None:
         """Add a service event."""
         text = f"(service {self.name}) {what}"
-        self.events.appendleft({"id": f"{number_id(12)}-{number_id(6)}", "createdAt": now(), "message": text})
+        self.events.appendleft({"id": str(uuid.uuid4()), "createdAt": now(), "message": text})
 
     def _tell(self, deployment: Deployment, name: str, reason: str) -> None:
+        """Send an event of the type ECS Deployment State Change."""
         self._backend.events.deployment_changed(self.arn, deployment.id, name, reason)
+
+    def _act(self, name: str, kind: str = "INFO", **more: Any) -> None:
+        """Send an event of the type ECS Service Action.
+
+        SERVICE_DESIRED_COUNT_UPDATED is none of ours: it "is not sent when the desired count is manually updated", and
+        there is no auto scaling here.
+        """
+        self._backend.events.service_acted(self.arn, self.cluster_arn, name, kind, **more)
+
+    def tell_hook(self, name: str, hook_id: str, kind: str, stage: str, expires: datetime) -> None:
+        """Send an event of the type ECS Hook State Change."""
+        rollout = self.service_deployments[0]
+        self._backend.events.hook_changed(
+            rollout.arn, self.arn, self.cluster_arn, name,
+            {"hookId": hook_id, "hookType": kind, "expiresAt": expires, "lifecycleStage": stage},
+        )  # fmt: skip
+
+    def _tell_events(self) -> None:
+        """Say what happened to tasks since the last time, in one event for all of them, as ECS does."""
+        happened, self._events = self._events, {}
+        self._was_steady = self._was_steady and not happened
+        if started := happened.get("started"):
+            replaced = len(happened.get("replaced", []))
+            why = f" Amazon ECS replaced {replaced} tasks due to an unhealthy status." if replaced else ""
+            self._say(f"has started {len(started)} tasks: {_named(started)}.{why}")
+        for task in happened.get("unhealthy", []):
+            self._say(f"(task {task}) failed container health checks.")
+        if stopped := happened.get("stopped"):
+            self._say(f"has stopped {len(stopped)} running tasks: {_named(stopped)}.")
+            self._act("TASKS_STOPPED")
+        if pending := happened.get("stopped pending"):
+            self._say(f"stopped {len(pending)} pending tasks.")
 
     # --- the scheduler ----------------------------------------------------------------------------------------------
 
@@ -347,99 +417,161 @@ class Service:
                 self.status = "INACTIVE"
                 self._machine.service_urls.pop((self.cluster_name, self.name), None)
             return True
-        primary, rollout = self.primary, self._rollout()
-        if rollout and rollout.status == "PENDING":
-            rollout.status, rollout.started = "IN_PROGRESS", now()
+        self._take_requests()
         self._publish()
-        self._stop_unhealthy()
-        self._count_failures(primary, rollout)
-        if rollout and not rollout.over and primary is self.primary:
-            breaker = self.deployment_configuration["deploymentCircuitBreaker"]
-            if breaker.get("enable") and primary.failed >= rollout.breaker["threshold"]:
-                self._trip(rollout)
-                return True
-        if self.primary.state != "FAILED":
-            self._work(self.primary)
+        self._count()
+        rollout = self._rollout()
+        if rollout and rollout.watching and (why := rollout.watching.failure(self.desired_count)):
+            rollout.breaker.status = "TRIGGERED"
+            self.fail(rollout, why)
+        elif rollout and not rollout.back and (why := rollout.alarms.failure()):
+            self.fail(rollout, why)
+        if self._shift:
+            self._shift.step()
+        self._replace_unhealthy()
+        self._work()
+        self._tell_events()
         self._forget()
         return self._finish()
 
     def _finish(self) -> bool:
-        primary = self.primary
-        alive = primary.alive()
-        healthy = [task for task in alive if self._healthy(task)]
-        others = [task for d in self.deployments[1:] for task in d.alive()]
-        reached = len(alive) == self.desired_count and len(healthy) == len(alive) and not others
-        if reached and primary.state == "IN_PROGRESS":
-            self._complete(self._rollout())
+        """Complete a rolling update, and tell whether there is something left to do."""
+        primary, rollout = self.primary, self._rollout()
+        others = any(d.alive() for d in self.deployments[1:])
+        reached = self.serves(primary, self.desired_count) and not others
+        if rollout and rollout.rolling and reached and primary.state == "IN_PROGRESS" and self._baked(rollout):
+            self.complete(rollout)
         steady = reached and primary.state == "COMPLETED"
         if steady and not self._was_steady:
             self._say("has reached a steady state.")
-            self._backend.events.service_acted(self.arn, self.cluster_arn, "SERVICE_STEADY_STATE")
+            self._act("SERVICE_STEADY_STATE")
             strategy = primary.revision.settings.get("capacityProviderStrategy") or []
             if providers := [item["capacityProvider"] for item in strategy]:
-                name = "CAPACITY_PROVIDER_STEADY_STATE"
-                self._backend.events.service_acted(self.arn, self.cluster_arn, name, capacity_providers=providers)
+                self._act("CAPACITY_PROVIDER_STEADY_STATE", capacity_providers=providers)
         self._was_steady = steady
-        return not steady and primary.state != "FAILED"
+        return self._rollout() is not None or not (steady or primary.state == "FAILED")
 
-    def _count_failures(self, primary: Deployment, rollout: ServiceDeployment | None) -> None:
+    def _baked(self, rollout: ServiceDeployment) -> bool:
+        """Tell whether all new tasks have run as long as they are to be watched: "Bake time" of deployment alarms."""
+        if rollout.back:
+            return True
+        if self._baked_at is None:
+            minutes = rollout.configuration["bakeTimeInMinutes"] or rollout.alarms.bake_minutes()
+            self._baked_at = time.monotonic() + minutes * self.minute
+        return time.monotonic() >= self._baked_at
+
+    def serves(self, deployment: Deployment, desired: int) -> bool:
+        """Tell whether a deployment has so many tasks, and all of them are healthy."""
+        alive = deployment.alive()
+        return len(alive) == desired and all(self._healthy(task) for task in alive)
+
+    def _count(self) -> None:
+        """See which tasks became healthy and which failed, and tell the circuit breaker of those of the PRIMARY one.
+
+        A task fails if it ends by itself before it was ever healthy, or is stopped because a health check says so:
+        API_Deployment, failedTasks.
+        """
+        rollout = self._rollout()
+        watching = rollout.watching if rollout else None
         for deployment in self.deployments:
-            for task in deployment.tasks:
-                by_itself = task.stop_code in ("EssentialContainerExited", "TaskFailedToStart")
-                died = by_itself or (task.stopped_reason or "").startswith((_UNHEALTHY, FAILED_ELB_CHECKS))
-                if died and task.id not in deployment.seen_failed:
-                    deployment.seen_failed.add(task.id)
-                    deployment.failed_again()
-                    if deployment.failures_in_a_row == 4:
-                        self._say("is unable to consistently start tasks successfully.")
-                        name = "SERVICE_TASK_START_IMPAIRED"
-                        self._backend.events.service_acted(self.arn, self.cluster_arn, name, "WARN")
-        if any(self._healthy(task) for task in primary.alive()):
-            # API_Deployment, failedTasks: "resets to zero and stops being evaluated" once a task runs well.
-            primary.failed = primary.failures_in_a_row = 0
-        if rollout and rollout.breaker["status"] == "MONITORING":
-            rollout.breaker["failureCount"] = primary.failed
+            counts = watching if deployment is self.primary else None
+            for task in list(deployment.tasks):
+                if task.id not in deployment.good and self._healthy(task):
+                    deployment.task_is_good(task)
+                    if counts:
+                        counts.task_is_good()
+                if task.id not in deployment.counted and _failed(task, task.id in deployment.good):
+                    deployment.counted.add(task.id)
+                    deployment.task_failed("startedAt" in task.times)
+                    if counts:
+                        counts.task_failed()
+                    if deployment.unstarted == _IMPAIRED_AFTER:
+                        self._say(
+                            "is unable to consistently start tasks successfully. For more information, see the "
+                            "Troubleshooting section of the Amazon ECS Developer Guide."
+                        )
+                        self._act("SERVICE_TASK_START_IMPAIRED", "WARN")
+                if task.stopped:
+                    deployment.tasks.remove(task)
+            if not deployment.revision.resolved:
+                definition = self._backend.describe_task_definition(deployment.revision.task_definition)
+                for task in deployment.tasks:
+                    deployment.revision.resolve(task, definition)
 
-    def _stop_unhealthy(self) -> None:
+    def _replace_unhealthy(self) -> None:
+        """Start a replacement first where maximumPercent lets it, then stop the task: "Amazon ECS services".
+
+        For healthCheckGracePeriodSeconds a task's health is ignored: API_CreateService.
+        """
+        grace = float(self.settings.get("healthCheckGracePeriodSeconds") or 0)
+        _, most = self._limits()
         for deployment in self.deployments:
             for task in deployment.alive():
-                if task.health == "UNHEALTHY":
-                    self._say(f"(task {task.id}) failed container health checks.")
-                    self._stop(task, _UNHEALTHY)
-                elif reason := self._targets.fatal(task):
-                    self._stop(task, reason)
+                sick = task.health == "UNHEALTHY" and time.monotonic() - (task.running_since or 0) >= grace
+                reason = _UNHEALTHY if sick else self._targets.fatal(task)
+                if not reason:
+                    continue
+                room = most - sum(len(d.alive()) for d in self.deployments)
+                if deployment is self.primary and deployment.state != "FAILED" and room > 0 and self._may_launch():
+                    self._launch(deployment)
+                    self._note("replaced", task)
+                if sick:
+                    self._note("unhealthy", task)
+                self._stop(task, reason)
 
-    def _work(self, primary: Deployment) -> None:
-        """Start and stop tasks within the limits of minimumHealthyPercent and maximumPercent."""
-        configuration, desired = self.deployment_configuration, self.desired_count
-        least = math.ceil(desired * configuration["minimumHealthyPercent"] / 100)
-        most = max(math.floor(desired * configuration["maximumPercent"] / 100), 1 if desired else 0)
+    def _work(self) -> None:
+        """Start and stop tasks."""
+        primary = self.primary
+        if primary.state == "FAILED":
+            return
+        if self._shift:
+            for deployment in self.deployments:
+                self._keep(deployment, deployment.desired)
+            return
+        least, most = (self.deployment_configuration[k] for k in ("minimumHealthyPercent", "maximumPercent"))
+        primary.desired = self.desired_count
         old = [task for d in self.deployments[1:] for task in d.alive()]
         new = primary.alive()
-        healthy = sum(self._healthy(task) for task in [*old, *new])
-        missing = desired - len(new)
-        if missing > 0:
-            room = most - len(old) - len(new)
-            for _ in range(min(missing, max(room, 0))):
-                if time.monotonic() < primary.retry_at:
-                    break
-                self._launch(primary)
-            if missing > room and old:
-                self._drain(old, min(missing - max(room, 0), healthy - least))
-        elif missing < 0:
-            surplus = sorted(new, key=self._healthy)[:-missing]
-            for task in surplus:
-                self._stop(task)
-        else:
-            good = sum(self._healthy(task) for task in new)
-            self._drain(old, min(good + len(old) - desired, healthy - least if desired else len(old)))
-
-    def _drain(self, old: list[Task], count: int) -> None:
-        """Stop old tasks: first those that do not serve, which are free to go."""
-        idle = [task for task in old if not self._healthy(task)]
         serving = [task for task in old if self._healthy(task)]
-        for task in [*idle, *serving[: max(count - len(idle), 0)]]:
+        healthy = sum(self._healthy(task) for task in new)
+        step = rolling.step(
+            self.desired_count, least, most, rolling.Counts(len(new), healthy, len(old), len(serving))
+        )  # fmt: skip
+        self._keep(primary, len(new) + step.start - step.stop_new)
+        idle = [task for task in old if task not in serving] if step.stop_old_idle else []
+        for task in [*idle, *serving[: step.stop_old]]:
             self._stop(task)
+        for deployment in self.deployments[1:]:
+            deployment.desired = len(deployment.alive())
+        if step.blocked and not primary.blocked:
+            primary.blocked = True
+            self._say(
+                "was unable to stop or start tasks during a deployment because of the service deployment "
+                "configuration. Update the minimumHealthyPercent or maximumPercent value and try again."
+            )
+
+    def _limits(self) -> tuple[int, int]:
+        configuration = self.deployment_configuration
+        return rolling.limits(
+            self.desired_count, configuration["minimumHealthyPercent"], configuration["maximumPercent"]
+        )
+
+    def _keep(self, deployment: Deployment, count: int) -> None:
+        """Have so many tasks of a deployment, as far as they may be started now."""
+        alive = deployment.alive()
+        for _ in range(count - len(alive)):
+            if not self._may_launch(deployment):
+                return
+            self._launch(deployment)
+        for task in sorted(alive, key=self._healthy)[: max(len(alive) - count, 0)]:
+            self._stop(task)
+
+    def _may_launch(self, deployment: Deployment | None = None) -> bool:
+        """Tell whether to start a task now: not while ECS holds back, nor beside the first one that resolves tags."""
+        deployment = deployment or self.primary
+        if time.monotonic() < deployment.retry_at:
+            return False
+        return deployment.revision.resolved or not deployment.alive()
 
     def _launch(self, deployment: Deployment) -> None:
         settings = deployment.revision.settings
@@ -455,7 +587,7 @@ class Service:
                 cluster=self._cluster, definition=definition, launch_type=self.launch_type,
                 capacity_provider=strategy[0]["capacityProvider"] if strategy else None,
                 group=f"service:{self.name}", started_by=deployment.id, tags=tags,
-                network=settings.get("networkConfiguration") or {},
+                network=settings.get("networkConfiguration") or {}, digests=deployment.revision.digests,
                 execute_command=bool(self.settings.get("enableExecuteCommand")),
             ),
             on_change=self._wake.set,
@@ -463,8 +595,11 @@ class Service:
         deployment.tasks.append(task)
         self._started.append(task)
         self._backend.add_task(task)
-        self._say(f"has started 1 tasks: (task {task.id}).")
+        self._note("started", task)
         task.start()
+
+    def _note(self, what: str, task: Task) -> None:
+        self._events.setdefault(what, []).append(task.id)
 
     @property
     def _managed_tags(self) -> bool:
@@ -473,9 +608,8 @@ class Service:
     def _stop(self, task: Task, reason: str | None = None) -> None:
         """Stop a task; requests to it may end by themselves first."""
         said = f"Scaling activity initiated by (deployment {self.primary.id})"
+        self._note("stopped" if task.last_status == "RUNNING" else "stopped pending", task)
         task.stop(reason or said, "ServiceSchedulerInitiated", lambda: self._targets.drain(task))
-        if not reason:
-            self._say(f"has stopped 1 running tasks: (task {task.id}).")
 
     def _healthy(self, task: Task) -> bool:
         """Tell whether a task serves."""
@@ -494,5 +628,17 @@ class Service:
         """Forget deployments without tasks that are to run, as ECS does; the PRIMARY one stays."""
         draining = [d for d in self.deployments[1:] if not d.alive()]
         for deployment in draining:
+            deployment.status, deployment.desired = "INACTIVE", 0
             self.deployments.remove(deployment)
         self._started = [task for task in self._started if not task.stopped]
+
+
+def _named(tasks: list[str]) -> str:
+    return " ".join(f"(task {task})" for task in tasks)
+
+
+def _failed(task: Task, was_good: bool) -> bool:
+    """Tell whether a task counts as failed; one that was stopped by the scheduler or a person does not."""
+    if (task.stopped_reason or "").startswith((_UNHEALTHY, FAILED_ELB_CHECKS)):
+        return True
+    return not was_good and task.stop_code in ("EssentialContainerExited", "TaskFailedToStart")
