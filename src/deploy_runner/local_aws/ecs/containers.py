@@ -7,6 +7,7 @@ import resource
 import shlex
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -91,7 +92,9 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
     """
     client = machine.engine.client
     repository, tag = split_image(image)
-    name = f"{repository}@{tag}" if "@" in image else image  # an engine need not know REPOSITORY:TAG@DIGEST
+    tag = _registered(machine, repository, tag) or tag
+    by_digest = tag.startswith("sha256:")
+    name = f"{repository}@{tag}" if by_digest else image  # an engine need not know REPOSITORY:TAG@DIGEST
     if image.startswith(f"{machine.registry}/") or not _known(client, name):
         error = ""
         try:
@@ -108,7 +111,25 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
     if attributes.get("Architecture") not in (None, "", _ARCHITECTURE):
         raise CannotPull(_why_not_pulled(image, "no matching manifest"))
     digests = [d.partition("@")[2] for d in attributes.get("RepoDigests") or [] if d.startswith(repository)]
-    return attributes["Id"], image.partition("@")[2] or (digests[0] if digests else "")
+    return attributes["Id"], tag if by_digest else (digests[0] if digests else "")
+
+
+def _registered(machine: Machine, repository: str, tag: str) -> str | None:
+    """Return the digest that our registry has for a tag, None if it has none or is not asked.
+
+    The engine would answer with any digest that it knows of the image's content: one that was built here has another
+    than what was pushed.
+    """
+    if not repository.startswith(f"{machine.registry}/") or tag.startswith("sha256:"):
+        return None
+    url = f"http://{machine.registry}/v2/{repository.removeprefix(f'{machine.registry}/')}/manifests/{tag}"
+    kinds = ("oci.image.index.v1", "oci.image.manifest.v1")
+    docker = ("docker.distribution.manifest.list.v2", "docker.distribution.manifest.v2")
+    accept = ", ".join(f"application/vnd.{kind}+json" for kind in (*kinds, *docker))
+    request = urllib.request.Request(url, method="HEAD", headers={"Accept": accept})
+    with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return str(answer.headers["Docker-Content-Digest"])
+    return None
 
 
 def _why_not_pulled(image: str, said: str) -> str:
