@@ -103,7 +103,10 @@ def _let_targets_forward_events(template: Template, config: Config) -> None:
             "Resource": arn("events", "event-bus/default"),
             # docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-bus-permissions.html: events of AWS's own
             # services keep their source, so nothing else comes this way
-            "Condition": {"StringEquals": {"events:source": "aws.ecs"}},
+            "Condition": {
+                "ForAllValues:StringEquals": {"events:source": "aws.ecs"},
+                "Null": {"events:source": "false"},
+            },
         }
         template.add_resource(
             EventBusPolicy(

@@ -101,7 +101,7 @@ def _statements() -> list[Statement]:
             "StartOnTheAlias",
             ["states:StartExecution"],
             machine,
-            {"StringEquals": {"states:StateMachineQualifier": ALIAS}},
+            {"ForAnyValue:StringEquals": {"states:StateMachineQualifier": ALIAS}},
         ),
         allow(
             "FollowAndStop",

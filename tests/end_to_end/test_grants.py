@@ -65,13 +65,15 @@ def test_a_workflow_starts_follows_and_stops_a_deployment_by_its_own_role(walk: 
     running: list[str] = []
     deadline = time.monotonic() + 60
     while not running:
-        assert time.monotonic() < deadline, states.get_execution_history(executionArn=execution, reverseOrder=True)
+        assert time.monotonic() < deadline, states.describe_execution(executionArn=execution)
         running = walk.client("ecs").list_tasks(cluster="deploy-runner", desiredStatus="RUNNING")["taskArns"]
         time.sleep(0.1)
     states.stop_execution(executionArn=execution, error="Cancelled", cause="The workflow was cancelled")
 
     # THEN the builder stops as well
     assert states.describe_execution(executionArn=execution)["status"] == "ABORTED"
+    last = states.get_execution_history(executionArn=execution, reverseOrder=True, maxResults=1)["events"][0]
+    assert last["executionAbortedEventDetails"]["error"] == "Cancelled"
     walk.client("ecs").get_waiter("tasks_stopped").wait(
         cluster="deploy-runner", tasks=running, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
     )

@@ -1,6 +1,7 @@
 """IAM in local AWS: what policies say of a request, and that requests of roles are held to it."""
 
 import base64
+import io
 import json
 import re
 import time
@@ -10,14 +11,18 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.sts.models import sts_backends
+from rich.console import Console
 
+from deploy_runner.cli.iam import show
 from deploy_runner.local_aws.ecs.containers import Plan
 from deploy_runner.local_aws.ecs.kaniko import KanikoBuild, KanikoError, parse
 from deploy_runner.local_aws.ecs.logs import LogRefused, LogStream
-from deploy_runner.local_aws.iam.authority import refusal, trusts_service
+from deploy_runner.local_aws.iam.authority import lets_service, refusal, trusts_service
 from deploy_runner.local_aws.iam.evaluate import (
     Asked,
     Decision,
@@ -27,6 +32,7 @@ from deploy_runner.local_aws.iam.evaluate import (
     identity_says,
     resource_says,
 )
+from deploy_runner.local_aws.iam.report import report
 from deploy_runner.local_aws.iam.requests import ROWS, Call, needs
 from deploy_runner.local_aws.machine import Machine
 from tests.templates import test_actions as reference
@@ -91,57 +97,63 @@ def test_effect_action_and_resource(statement: dict[str, Any], decision: Decisio
     assert identity_says([document], Asked("ecs:UpdateService", SERVICE, KEYS)) is decision
 
 
-@pytest.mark.parametrize(
-    ("condition", "holds"),
-    [
-        ({"StringEquals": {"AWS:resourcetag/env": "dev"}}, True),
-        ({"StringEquals": {"aws:ResourceTag/env": ["prod", "dev"]}}, True),
-        ({"StringEquals": {"aws:ResourceTag/env": "Dev"}}, False),
-        ({"StringEquals": {"aws:ResourceTag/other": "dev"}}, False),
-        ({"StringEquals": {"aws:ResourceTag/env": "d*"}}, False),
-        ({"StringEqualsIgnoreCase": {"aws:ResourceTag/env": "DEV"}}, True),
-        ({"StringNotEquals": {"aws:ResourceTag/env": ["prod", "dev"]}}, False),
-        ({"StringNotEquals": {"absent": "x"}}, True),
-        ({"StringNotEqualsIgnoreCase": {"aws:ResourceTag/env": "DEV"}}, False),
-        ({"StringLike": {"aws:ResourceTag/env": "d?v"}}, True),
-        ({"StringNotLike": {"aws:ResourceTag/env": "p*"}}, True),
-        ({"StringEqualsIfExists": {"absent": "x"}}, True),
-        ({"StringEqualsIfExists": {"aws:ResourceTag/env": "x"}}, False),
-        ({"ArnEquals": {"ecs:cluster": arn("ecs", "cluster/d*")}}, True),
-        ({"ArnLike": {"ecs:cluster": "arn:aws:ecs:*"}}, False),
-        ({"ArnNotLike": {"ecs:cluster": arn("ecs", "cluster/prod")}}, True),
-        ({"ArnNotEquals": {"ecs:cluster": arn("ecs", "cluster/dev")}}, False),
-        ({"Bool": {"aws:SecureTransport": True}}, True),
-        ({"Bool": {"aws:SecureTransport": "false"}}, False),
-        ({"Null": {"absent": "true"}}, True),
-        ({"Null": {"aws:ResourceTag/env": "true"}}, False),
-        ({"Null": {"aws:ResourceTag/env": False}}, True),
-        ({"NumericLessThanEquals": {"s3:max-keys": 10}}, True),
-        ({"NumericGreaterThan": {"s3:max-keys": "10"}}, False),
-        ({"NumericNotEquals": {"s3:max-keys": "11"}}, True),
-        ({"NumericEquals": {"aws:ResourceTag/env": "10"}}, False),
-        ({"DateGreaterThan": {"aws:CurrentTime": "2026-07-31T00:00:00Z"}}, True),
-        ({"DateLessThan": {"aws:CurrentTime": "2026-07-31T00:00:00Z"}}, False),
-        ({"IpAddress": {"aws:SourceIp": ["192.0.2.0/24", "10.1.0.0/16"]}}, True),
-        ({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, False),
-        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["one", "two", "three"]}}, True),
-        ({"ForAllValues:StringEquals": {"aws:TagKeys": ["one"]}}, False),
-        ({"ForAllValues:StringEquals": {"absent": ["one"]}}, True),
-        ({"ForAnyValue:StringLike": {"aws:TagKeys": ["tw*"]}}, True),
-        ({"ForAnyValue:StringEquals": {"absent": ["one"]}}, False),
-        ({"ForAnyValue:StringNotEquals": {"aws:TagKeys": ["one"]}}, True),
-        ({"ForAllValues:StringNotEquals": {"aws:TagKeys": ["one"]}}, False),
-        ({"StringEquals": {"aws:ResourceTag/env": "dev"}, "Bool": {"aws:SecureTransport": "false"}}, False),
-        ({"StringEquals": {"aws:ResourceTag/env": "dev", "absent": "x"}}, False),
-    ],
-)
+CONDITIONS: list[tuple[dict[str, Any], bool]] = [
+    ({"StringEquals": {"AWS:resourcetag/env": "dev"}}, True),
+    ({"StringEquals": {"aws:ResourceTag/env": ["prod", "dev"]}}, True),
+    ({"StringEquals": {"aws:ResourceTag/env": "Dev"}}, False),
+    ({"StringEquals": {"aws:ResourceTag/other": "dev"}}, False),
+    ({"StringEquals": {"aws:ResourceTag/env": "d*"}}, False),
+    ({"StringEqualsIgnoreCase": {"aws:ResourceTag/env": "DEV"}}, True),
+    ({"StringNotEquals": {"aws:ResourceTag/env": ["prod", "dev"]}}, False),
+    ({"StringNotEquals": {"absent": "x"}}, True),
+    ({"StringNotEqualsIgnoreCase": {"aws:ResourceTag/env": "DEV"}}, False),
+    ({"StringLike": {"aws:ResourceTag/env": "d?v"}}, True),
+    ({"StringNotLike": {"aws:ResourceTag/env": "p*"}}, True),
+    ({"StringEqualsIfExists": {"absent": "x"}}, True),
+    ({"StringEqualsIfExists": {"aws:ResourceTag/env": "x"}}, False),
+    ({"ArnEquals": {"ecs:cluster": arn("ecs", "cluster/d*")}}, True),
+    ({"ArnLike": {"ecs:cluster": "arn:aws:ecs:*"}}, False),
+    ({"ArnNotLike": {"ecs:cluster": arn("ecs", "cluster/prod")}}, True),
+    ({"ArnNotEquals": {"ecs:cluster": arn("ecs", "cluster/dev")}}, False),
+    ({"Bool": {"aws:SecureTransport": True}}, True),
+    ({"Bool": {"aws:SecureTransport": "false"}}, False),
+    ({"Null": {"absent": "true"}}, True),
+    ({"Null": {"aws:ResourceTag/env": "true"}}, False),
+    ({"Null": {"aws:ResourceTag/env": False}}, True),
+    ({"Null": {"absent": ["false", "True"]}}, True),
+    ({"NumericLessThanEquals": {"s3:max-keys": 10}}, True),
+    ({"NumericGreaterThan": {"s3:max-keys": "10"}}, False),
+    ({"NumericNotEquals": {"s3:max-keys": "11"}}, True),
+    ({"NumericEquals": {"aws:ResourceTag/env": "10"}}, False),
+    ({"DateGreaterThan": {"aws:CurrentTime": "2026-07-31T00:00:00Z"}}, True),
+    ({"DateLessThan": {"aws:CurrentTime": "2026-07-31T00:00:00Z"}}, False),
+    ({"IpAddress": {"aws:SourceIp": ["192.0.2.0/24", "10.1.0.0/16"]}}, True),
+    ({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, False),
+    ({"ForAllValues:StringEquals": {"aws:TagKeys": ["one", "two", "three"]}}, True),
+    ({"ForAllValues:StringEquals": {"aws:TagKeys": ["one"]}}, False),
+    ({"ForAllValues:StringEquals": {"absent": ["one"]}}, True),
+    ({"ForAnyValue:StringLike": {"aws:TagKeys": ["tw*"]}}, True),
+    ({"ForAnyValue:StringEquals": {"absent": ["one"]}}, False),
+    ({"ForAnyValue:StringNotEquals": {"aws:TagKeys": ["one"]}}, True),
+    ({"ForAllValues:StringNotEquals": {"aws:TagKeys": ["one"]}}, False),
+    ({"StringEquals": {"aws:ResourceTag/env": "dev"}, "Bool": {"aws:SecureTransport": "false"}}, False),
+    ({"StringEquals": {"aws:ResourceTag/env": "dev", "absent": "x"}}, False),
+]
+
+
+@pytest.mark.parametrize(("condition", "holds"), CONDITIONS)
 def test_conditions(condition: dict[str, Any], holds: bool) -> None:
     assert said({"Condition": condition}) is (ALLOW if holds else NOTHING)
 
 
 @pytest.mark.parametrize(
     "condition",
-    [{"StringNotEquals": {"ecs:unheard-of": "x"}}, {"StringNearly": {"absent": "x"}}, {"X:Null": {"absent": "true"}}],
+    [
+        {"StringNotEquals": {"ecs:unheard-of": "x"}},
+        {"StringNearly": {"absent": "x"}},
+        {"X:Null": {"absent": "true"}},
+        {"StringEquals": {"aws:TagKeys": "one"}},  # of several values: all, or any?
+    ],
 )
 def test_what_is_not_understood_is_an_error_and_no_allow(condition: dict[str, Any]) -> None:
     with pytest.raises(PolicyNotUnderstood):
@@ -432,8 +444,163 @@ def test_what_has_no_row_is_refused_by_the_row_s_name(aws: Machine) -> None:
     assert "no row for ec2:DescribeInstances" in message
 
 
-def test_a_person_is_an_administrator(aws: Machine) -> None:
+def test_a_person_is_an_administrator_but_in_no_role_that_bars_them(aws: Machine) -> None:
     assert light.client(aws, "ec2").describe_instances()["Reservations"] == []
+
+    iam, sts = light.client(aws, "iam"), light.client(aws, "sts")
+    ours = arn("iam", "role/deploy-runner/deploy-target-prod", "")
+    code, status, message = refused(sts.assume_role, RoleArn=ours, RoleSessionName="me")
+    assert (code, status) == ("AccessDenied", 403)
+    assert message.startswith("User: arn:aws:iam::123456789012:user/local is not authorized to perform: sts:AssumeRole")
+    partner = policy({
+        "Action": "sts:AssumeRole", "Principal": {"AWS": "123456789012"}, "Resource": [],
+        "Condition": {"StringEquals": {"sts:ExternalId": "ours"}},
+    })  # fmt: skip
+    del partner["Statement"][0]["Resource"]
+    iam.create_role(RoleName="partner", AssumeRolePolicyDocument=json.dumps(partner))
+    partners = {"RoleArn": arn("iam", "role/partner", ""), "RoleSessionName": "me"}
+    assert refused(sts.assume_role, **partners)[0] == "AccessDenied"
+    assert refused(sts.assume_role, **partners, ExternalId="another")[0] == "AccessDenied"
+    assert sts.assume_role(**partners, ExternalId="ours")["Credentials"]
+    message = refused(sts.assume_role, **partners, ExternalId="ours", SourceIdentity="somebody")[2]
+    assert "sts:SetSourceIdentity" in message
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "arguments", "code", "status"),
+    [
+        ("ecs", "list_clusters", {}, "MissingAuthenticationTokenException", 400),
+        ("sns", "list_topics", {}, "MissingAuthenticationToken", 403),
+        ("s3", "get_object", {"Bucket": "b", "Key": "k"}, "AccessDenied", 403),
+    ],
+)
+def test_what_nobody_signed_is_refused(
+    aws: Machine, service: str, operation: str, arguments: dict[str, Any], code: str, status: int
+) -> None:
+    session = boto3.Session(region_name="us-east-1")
+    unsigned = session.client(service, endpoint_url=aws.endpoint, config=Config(signature_version=UNSIGNED))  # type: ignore[call-overload]
+    assert refused(getattr(unsigned, operation), **arguments)[:2] == (code, status)
+
+
+# --- the policies of resources ----------------------------------------------------------------------------------------
+
+
+def test_a_queue_may_let_in_a_role_that_has_no_such_right(aws: Machine) -> None:
+    sqs, sender = light.client(aws, "sqs"), acting_as(aws, "deploy-runner-no-permissions", "sqs")
+    url = sqs.create_queue(QueueName="orders")["QueueUrl"]
+    message = {"QueueUrl": url, "MessageBody": "m"}
+    queue = arn("sqs", "orders")
+    role = arn("iam", "role/deploy-runner/deploy-runner-no-permissions", "")
+
+    def may(*statements: dict[str, Any]) -> None:
+        every = {"Action": "sqs:SendMessage", "Resource": queue, "Principal": {"AWS": role}}
+        document = policy(*(every | statement for statement in statements))
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(document)})
+
+    # The account alone, which leaves it to the role's own policies, and another queue are not enough.
+    for statement in ({"Principal": {"AWS": "123456789012"}}, {"Resource": arn("sqs", "others")}):
+        may(statement)
+        assert refused(sender.send_message, **message)[2] == (
+            "User: arn:aws:sts::123456789012:assumed-role/deploy-runner-no-permissions/test is not authorized to "
+            f"perform: sqs:sendmessage on resource: {queue} because no identity-based policy allows the "
+            "sqs:sendmessage action"
+        )
+    may({})
+    assert sender.send_message(**message)["MessageId"]
+    may({}, {"Effect": "Deny", "Principal": "*", "Condition": {"StringNotLike": {"aws:PrincipalArn": "*/admin"}}})
+    assert refused(sender.send_message, **message)[2].endswith("with an explicit deny in a resource-based policy")
+    # A session policy takes away what the queue's policy gives the role.
+    may({})
+    session = json.dumps(policy({"Action": "sqs:Get*"}))
+    less = acting_as(aws, "deploy-runner-no-permissions", "sqs", policy=session)
+    assert "no session policy allows" in refused(less.send_message, **message)[2]
+
+
+def test_a_bucket_s_policy_counts_for_its_objects(aws: Machine) -> None:
+    s3, reader = light.client(aws, "s3"), acting_as(aws, "deploy-runner-no-permissions", "s3")
+    s3.create_bucket(Bucket="shelf")
+    s3.put_object(Bucket="shelf", Key="open/k", Body=b"x")
+    role = arn("iam", "role/deploy-runner/deploy-runner-no-permissions", "")
+    rule = {"Action": "s3:GetObject", "Resource": "arn:aws:s3:::shelf/open/*", "Principal": {"AWS": role}}
+    s3.put_bucket_policy(Bucket="shelf", Policy=json.dumps(policy(rule)))
+
+    assert reader.get_object(Bucket="shelf", Key="open/k")["Body"].read() == b"x"
+    said = refused(reader.get_object, Bucket="shelf", Key="closed/k")[2]
+    assert 's3:GetObject on resource: "arn:aws:s3:::shelf/closed/k" because' in said
+
+
+@pytest.mark.parametrize(
+    ("source", "action", "lets"),
+    [
+        (arn("events", "rule/ours"), "sqs:SendMessage", True),
+        (arn("events", "rule/theirs"), "sqs:SendMessage", False),
+        (arn("events", "rule/ours"), "sqs:ReceiveMessage", False),
+    ],
+)
+def test_a_service_is_let_in_for_the_source_that_the_policy_names(
+    aws: Machine, source: str, action: str, lets: bool
+) -> None:
+    sqs = light.client(aws, "sqs")
+    url = sqs.create_queue(QueueName="letters")["QueueUrl"]
+    statement = {
+        "Action": "sqs:SendMessage", "Resource": arn("sqs", "letters"),
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Condition": {"ArnEquals": {"aws:SourceArn": arn("events", "rule/ours")}},
+    }  # fmt: skip
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": json.dumps(policy(statement))})
+    assert lets_service(action, arn("sqs", "letters"), "events.amazonaws.com", source) is lets
+
+
+def test_a_role_is_passed_by_its_tags(aws: Machine) -> None:
+    iam = light.client(aws, "iam")
+    for name, team in (("apps-a", "a"), ("apps-b", "b")):
+        tags = [{"Key": "team", "Value": team}]
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(policy()), Tags=tags)
+    iam.create_role(RoleName="passer", AssumeRolePolicyDocument=json.dumps(policy()))
+    allowed = policy(
+        {"Action": "ecs:RegisterTaskDefinition"},
+        {"Action": "iam:PassRole", "Condition": {"StringEquals": {"iam:ResourceTag/team": "a"}}},
+    )
+    iam.put_role_policy(RoleName="passer", PolicyName="p", PolicyDocument=json.dumps(allowed))
+    ecs = acting_as(aws, "passer", "ecs", "/")
+    revision: dict[str, Any] = {
+        "family": "x", "containerDefinitions": [{"name": "app", "image": "x", "memory": 9}],
+    }  # fmt: skip
+    assert ecs.register_task_definition(**revision, taskRoleArn=arn("iam", "role/apps-a", ""))
+    message = refused(ecs.register_task_definition, **revision, taskRoleArn=arn("iam", "role/apps-b", ""))[2]
+    assert "iam:PassRole" in message
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_role_used_and_was_refused_is_on_record(aws: Machine) -> None:
+    iam = light.client(aws, "iam")
+    iam.create_role(RoleName="watched", AssumeRolePolicyDocument=json.dumps(policy()))
+    two = policy({"Sid": "Look", "Action": ["ecs:ListClusters", "ecs:Describe*"]}, {"Effect": "Deny", "Action": "s3:*"})
+    iam.put_role_policy(RoleName="watched", PolicyName="p", PolicyDocument=json.dumps(two))
+    watched = acting_as(aws, "watched", "ecs", "/")
+    watched.list_clusters()
+    watched.list_clusters()
+    refused(watched.list_tasks, cluster="dev")
+
+    (role,) = (each for each in report(aws) if each["role"] == "watched")
+
+    seen = [(g["statement"], g["effect"], g["action"], g["used"], g["wildcard"]) for g in role["grants"]]
+    assert seen == [
+        ("Look", "Allow", "ecs:ListClusters", 2, True),
+        ("Look", "Allow", "ecs:Describe*", 0, True),
+        ("#2", "Deny", "s3:*", 0, True),
+    ]
+    (only,) = role["refused"]
+    assert (only["action"], only["times"]) == ("ecs:ListTasks", 1)
+    console = Console(width=200, record=True, file=io.StringIO())
+    show([role], console)
+    said = console.export_text()
+    assert re.search(r"2 +Look +ecs:ListClusters", said)
+    assert re.search(r"never +ecs:Describe\*", said)
+    assert re.search(r"denies +#2 +s3:\*", said)
+    assert "refused 1×: User: arn:aws:sts::123456789012:assumed-role/watched/test is not authorized" in said
 
 
 def test_made_up_and_expired_credentials_are_refused(aws: Machine) -> None:
@@ -478,8 +645,8 @@ def test_services_come_into_the_roles_that_trust_them(
     assert trusts_service(name, f"{service}.amazonaws.com", source) is trusted
 
 
-def web_identity(**claims: str) -> str:
-    payload = {
+def web_identity(**claims: str | int) -> str:
+    payload: dict[str, str | int] = {
         "iss": "https://token.actions.githubusercontent.com", "aud": "sts.amazonaws.com",
         "sub": "repo:lightwave-media/infrastructure-live:environment:deploy-runner", "repository_id": "1000",
         "ref": "refs/heads/main", "environment": "deploy-runner",
@@ -491,16 +658,23 @@ def test_a_workflow_comes_in_with_the_claims_that_the_role_trusts(aws: Machine) 
     sts = light.client(aws, "sts")
     role = {"RoleArn": arn("iam", "role/deploy-runner/deploy-runner-github", ""), "RoleSessionName": "gh"}
     no_provider = refused(sts.assume_role_with_web_identity, **role, WebIdentityToken=web_identity())
-    assert no_provider[:2] == ("AccessDenied", 403)
+    where = "No OpenIDConnect provider found in your account for https://token.actions.githubusercontent.com"
+    assert no_provider == ("InvalidIdentityToken", 400, where)
 
     url = "https://token.actions.githubusercontent.com"
     light.client(aws, "iam").create_open_id_connect_provider(Url=url, ClientIDList=["sts.amazonaws.com"])
     keys = sts.assume_role_with_web_identity(**role, WebIdentityToken=web_identity())["Credentials"]
     states = _client(aws, "stepfunctions", keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
     assert refused(states.start_execution, stateMachineArn=MACHINE)[0] == "AccessDeniedException"
-    for claims in ({"ref": "refs/heads/other"}, {"repository_id": "6666"}, {"iss": "https://gitlab.example"}):
+    for claims, code in (
+        ({"ref": "refs/heads/other"}, "AccessDenied"),
+        ({"repository_id": "6666"}, "AccessDenied"),
+        ({"iss": "https://gitlab.example"}, "InvalidIdentityToken"),
+        ({"aud": "https://github.com/lightwave-media"}, "InvalidIdentityToken"),
+        ({"exp": 1}, "ExpiredTokenException"),
+    ):
         token = web_identity(**claims)
-        assert refused(sts.assume_role_with_web_identity, **role, WebIdentityToken=token)[0] == "AccessDenied"
+        assert refused(sts.assume_role_with_web_identity, **role, WebIdentityToken=token)[0] == code
 
 
 # --- what services do as a role ---------------------------------------------------------------------------------------

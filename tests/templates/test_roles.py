@@ -137,7 +137,7 @@ MAY: dict[str, list[Rule]] = {
         (
             ["events:PutEvents"],
             [arn("events", "event-bus/default")],
-            {"StringEquals": {"events:source": "deploy-runner"}},
+            {"ForAllValues:StringEquals": {"events:source": "deploy-runner"}, "Null": {"events:source": "false"}},
         ),
         logs("/aws/lambda/deploy-runner-report-status"),
         TRACE,
@@ -161,7 +161,7 @@ MAY: dict[str, list[Rule]] = {
         (
             ["states:StartExecution"],
             [arn("states", "stateMachine:deploy-app")],
-            {"StringEquals": {"states:StateMachineQualifier": "live"}},
+            {"ForAnyValue:StringEquals": {"states:StateMachineQualifier": "live"}},
         ),
         (
             ["states:DescribeExecution", "states:GetExecutionHistory", "states:StopExecution"],

@@ -16,5 +16,5 @@ def install(machine: Machine) -> None:
     default_user_config["iam"] = {"load_aws_managed_policies": True}
     RECORD.clear()
     machine.enforces_iam = True
-    machine.gates.append(Gate)
+    machine.gates.append(lambda aws: Gate(aws, machine))
     machine.pages["iam"] = lambda: report(machine)

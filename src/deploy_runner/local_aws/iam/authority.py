@@ -44,6 +44,10 @@ class CannotAssume(AccessDenied):
     """A service of AWS may not act as a role."""
 
 
+class InvalidIdentityToken(Exception):
+    """A token of an identity provider that is not even held to a trust policy. The text is AWS's message."""
+
+
 class TokenInvalid(Exception):
     """Temporary credentials that were never handed out, or have expired."""
 
@@ -181,6 +185,27 @@ def check_assume(session: Session, role_arn: str, context: Mapping[str, Value], 
     RECORD.enter(role_arn, session.arn)
 
 
+def check_assume_as_person(account: str, asked: Asked) -> None:
+    """Raise AccessDenied unless a role's trust policy lets the account's administrator in, who has all other rights."""
+    user = f"arn:aws:iam::{account}:user/local"
+    person = Principal(arn=user, role_arn=user)
+    keys: dict[str, Value] = {
+        "aws:PrincipalArn": user, "aws:PrincipalAccount": account, "aws:PrincipalType": "User", "aws:username": "local",
+        "aws:PrincipalIsAWSService": "false", "aws:PrincipalTag/": None, "aws:SourceArn": None,
+        "aws:SourceAccount": None, "aws:MultiFactorAuthPresent": None, "aws:PrincipalOrgID": None,
+        "aws:SecureTransport": "true",
+    }  # fmt: skip
+    reason = "because no resource-based policy"
+    try:
+        whole = Asked(asked.action, asked.resource, keys | dict(asked.context))
+        said, _ = _trusts(role_of(asked.resource), whole, person)
+    except (PolicyNotUnderstood, ValueError) as error:
+        said, reason = Decision.NOTHING, f"because {error}"
+    if said is not Decision.ALLOW:
+        raise AccessDenied(denied(user, asked.action, asked.resource, reason))
+    RECORD.enter(asked.resource, "a person")
+
+
 def assume_as_service(
     machine: Machine, role_arn: str, service: str, source_arn: str, session_name: str, seconds: int
 ) -> Any:
@@ -228,15 +253,27 @@ def _of_service(service: str, source_arn: str) -> dict[str, Value]:
     }  # fmt: skip
 
 
-def trusts_web_identity(role_arn: str, provider_arn: str, claims: Mapping[str, Value]) -> bool:
-    """Whether a role's trust policy lets in a token of a provider; the claims are condition keys."""
-    known = set(iam_backends[role_arn.split(":")[4]]["aws"].open_id_providers)
+def trusts_web_identity(role_arn: str, issuer: str, audience: str, claims: Mapping[str, Value]) -> bool:
+    """Whether a role's trust policy lets in a token of an issuer, by its claims, which are condition keys.
+
+    Raises InvalidIdentityToken where the account does not know the issuer, or not for this audience: the texts are as
+    aws-actions/configure-aws-credentials#721 and awslabs/amazon-eks-irsa-cfn#18 quote them.
+    """
+    account = role_arn.split(":")[4] if role_arn.count(":") >= 5 else ""
+    arn = f"arn:aws:iam::{account}:oidc-provider/{issuer}"
+    provider = iam_backends[account]["aws"].open_id_providers.get(arn) if account else None
+    if provider is None:
+        raise InvalidIdentityToken(f"No OpenIDConnect provider found in your account for https://{issuer}")
+    if audience not in provider.client_id_list:
+        raise InvalidIdentityToken("Incorrect token audience")
     try:
         asked = Asked("sts:AssumeRoleWithWebIdentity", role_arn, claims)
-        said, _ = _trusts(role_of(role_arn), asked, Principal(federated=provider_arn))
+        said, _ = _trusts(role_of(role_arn), asked, Principal(federated=arn))
     except (PolicyNotUnderstood, ValueError):
-        return False
-    return said is Decision.ALLOW and provider_arn in known
+        said = Decision.NOTHING
+    if said is Decision.ALLOW:
+        RECORD.enter(role_arn, f"a token of {issuer}")
+    return said is Decision.ALLOW
 
 
 def refusal(

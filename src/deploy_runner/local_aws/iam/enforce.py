@@ -7,8 +7,10 @@ import io
 import json
 import logging
 import re
+import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
@@ -22,14 +24,17 @@ from werkzeug.wrappers import Response
 
 from deploy_runner.local_aws.iam.authority import (
     AccessDenied,
+    InvalidIdentityToken,
     Session,
     TokenInvalid,
     check,
     check_assume,
+    check_assume_as_person,
     session_of,
     trusts_web_identity,
 )
 from deploy_runner.local_aws.iam.requests import Call, needs
+from deploy_runner.local_aws.machine import Machine
 
 log = logging.getLogger(__name__)
 type Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -51,31 +56,42 @@ _OTHERWISE = ("AccessDenied", 403)
 class Gate:
     """A WSGI application before AWS's."""
 
-    def __init__(self, aws: Wsgi) -> None:
-        self._aws = aws
+    def __init__(self, aws: Wsgi, machine: Machine) -> None:
+        self._aws, self._account = aws, machine.account_id
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
         access_key, token, region, service = signature(environ)
-        if not access_key:
-            answer = _web_identity(environ)
-            return self._aws(environ, start_response) if answer is None else answer(environ, start_response)
         try:
-            session = session_of(access_key, token)
-            if session is None:
-                return self._aws(environ, start_response)
-            refused = self._refused(environ, session, service, region)
+            if not access_key:
+                refused = _unsigned(environ)
+            elif (session := session_of(access_key, token)) or service == "sts":
+                refused = self._refused(environ, session, service, region)
+            else:
+                refused = None
         except TokenInvalid as error:
             refused = _token_refused(environ, service, error)
         return self._aws(environ, start_response) if refused is None else refused(environ, start_response)
 
-    def _refused(self, environ: dict[str, Any], session: Session, service: str, region: str) -> Response | None:
+    def _refused(self, environ: dict[str, Any], session: Session | None, service: str, region: str) -> Response | None:
+        """Return why a session may not do what it asks for. A person may do all but become a role that bars them.
+
+        Nobody's rights reach past a role's trust policy: "How to use trust policies with IAM roles".
+        """
         request = whole_request(environ)
         operation = operation_name(request)
         try:
-            call = call_of(request, service, session.account, region)
+            call = call_of(request, service, session.account if session else self._account, region)
             operation = call.operation
             wanted = needs(call)
+            if session is None:
+                for asked in wanted or [] if call.operation == "AssumeRole" else []:
+                    check_assume_as_person(self._account, asked)
+                return None
+            context = {
+                "aws:SourceIp": environ.get("REMOTE_ADDR"), "aws:UserAgent": environ.get("HTTP_USER_AGENT"),
+                "aws:Referer": environ.get("HTTP_REFERER"),
+            }  # fmt: skip
             if wanted is None:
                 reason = f"local AWS has no row for {service}:{operation} in deploy_runner.local_aws.iam.requests"
                 raise AccessDenied(f"User: {session.arn} is not authorized to perform: {service}:{operation}: {reason}")
@@ -83,13 +99,13 @@ class Gate:
                 for asked in wanted:
                     check_assume(session, asked.resource, asked.context, asked.action)
             else:
-                check(session, wanted)
+                check(session, [replace(asked, context={**context, **asked.context}) for asked in wanted])
         except AccessDenied as error:
             log.info("%s", error)
             return error_answer(request, service, str(error))
         except Exception as error:  # what cannot be read is not let through
             log.exception("%s of %s could not be checked", operation, service)
-            message = f"User: {session.arn} is not authorized to perform: {service}:{operation}: "
+            message = f"User: {session.arn if session else 'you'} is not authorized to perform: {service}:{operation}: "
             return error_answer(request, service, f"{message}local AWS could not check the request ({error!r})")
         return None
 
@@ -175,28 +191,43 @@ def _token_refused(environ: dict[str, Any], service: str, error: TokenInvalid) -
     return error_answer(request, service, str(error), code)
 
 
-def _web_identity(environ: dict[str, Any]) -> Response | None:
-    """Hold AssumeRoleWithWebIdentity, which nobody signs, to the role's trust policy and the token's claims.
+def _unsigned(environ: dict[str, Any]) -> Response | None:
+    """Refuse a request that nobody signed, but for AssumeRoleWithWebIdentity, which nobody signs.
+
+    MissingAuthenticationToken and its status are in the "Common Errors" of the services; S3 calls it AccessDenied where
+    an object is not public, and here none is.
+    """
+    request = whole_request(environ)
+    message = "Request is missing Authentication Token"
+    if "json" in (request.content_type or ""):
+        return error_answer(request, "ecs", message, "MissingAuthenticationTokenException", 400)
+    if "Action" not in request.values:
+        return error_answer(request, "s3", "Access Denied")
+    if request.values["Action"] != "AssumeRoleWithWebIdentity":
+        return error_answer(request, "sts", message, "MissingAuthenticationToken", 403)
+    return _web_identity(request)
+
+
+def _web_identity(request: Request) -> Response | None:
+    """Hold AssumeRoleWithWebIdentity to the role's trust policy and the token's claims.
 
     Whether the provider signed the token is not looked at: there is none on this machine.
     """
-    if environ.get("REQUEST_METHOD") != "POST" or environ.get("HTTP_X_AMZ_TARGET"):
-        return None
-    if "form" not in environ.get("CONTENT_TYPE", ""):
-        return None
-    request = whole_request(environ)
-    if request.values.get("Action") != "AssumeRoleWithWebIdentity":
-        return None
     role = str(request.values.get("RoleArn"))
     claims = _claims(str(request.values.get("WebIdentityToken")))
     issuer = urlsplit(str(claims.get("iss", "")))
     host = f"{issuer.netloc}{issuer.path}".rstrip("/")
-    account = role.split(":")[4] if role.count(":") >= 5 else ""
     keys: dict[str, Any] = {f"{host}:{name}": str(value) for name, value in claims.items()}
     keys |= {"sts:RoleSessionName": request.values.get("RoleSessionName"), "aws:FederatedProvider": host}
-    provider = f"arn:aws:iam::{account}:oidc-provider/{host}"
-    if claims and trusts_web_identity(role, provider, keys):
-        return None
+    expires = claims.get("exp")
+    if isinstance(expires, int | float) and expires < time.time():
+        message = "The web identity token that was passed is expired or is not valid."  # API_AssumeRoleWithWebIdentity
+        return error_answer(request, "sts", message, "ExpiredTokenException", 400)
+    try:
+        if trusts_web_identity(role, host, str(claims.get("aud")), keys):
+            return None
+    except InvalidIdentityToken as error:
+        return error_answer(request, "sts", str(error), "InvalidIdentityToken", 400)
     message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
     return error_answer(request, "sts", message)
 

@@ -333,6 +333,11 @@ def _condition(document: Document, operator: str, key: str, wanted: Any, asked: 
     if base not in _TESTS:
         raise PolicyNotUnderstood(f"local AWS does not know the condition operator {operator}")
     given = [] if value is None else [value] if isinstance(value, str) else list(value)
+    if not quantifier and not isinstance(value, str | None):
+        # "Multivalued context keys require a condition set operator": Single-valued vs. multivalued context keys
+        raise PolicyNotUnderstood(
+            f"{key} of {asked.action} has several values: {operator} needs ForAnyValue or ForAllValues"
+        )
     if value is None or (quantifier and not given):
         return quantifier == "ForAllValues" or optional or (negated and not quantifier)
     resolved = [_with_variables(document, text, asked, literal=base not in _WITH_WILDCARDS) for text in texts]
@@ -341,7 +346,7 @@ def _condition(document: Document, operator: str, key: str, wanted: Any, asked: 
     each = [any(_passes(base, pattern, one) for pattern in patterns) != negated for one in given]
     if quantifier == "ForAnyValue":
         return any(each)
-    return all(each) if quantifier or negated else any(each)
+    return all(each)
 
 
 def _passes(base: str, pattern: str, given: str) -> bool:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from moto.dynamodb.models import dynamodb_backends
 from moto.ecr.models import ecr_backends
 from moto.ecs.models import ecs_backends
+from moto.iam.models import iam_backends
 from moto.secretsmanager.models import secretsmanager_backends
 
 from deploy_runner.local_aws.iam.evaluate import Asked, Value
@@ -82,10 +83,22 @@ def _tags(kind: str, tags: list[dict[str, str]] | Mapping[str, str] | None) -> C
     return found | ({"aws:TagKeys": list(pairs) or None} if kind == "Request" else {})
 
 
+def _of_resource(prefix: str, tags: list[dict[str, str]] | Mapping[str, str] | None) -> Context:
+    """Return a resource's tags by both of their keys, aws:ResourceTag and the service's own."""
+    found = _tags("Resource", tags)
+    return found | {key.replace("aws:", f"{prefix}:", 1): value for key, value in found.items()}
+
+
 def _pass_role(call: Call, role: str, service: str) -> Asked:
     """iam:PassRole, which is no request of its own: IAM User Guide, "Grant a user permissions to pass a role"."""
     arn = role if role.startswith("arn:") else call.arn(f"role/{role}", "iam")
-    return Asked("iam:PassRole", arn, {"iam:PassedToService": service})
+    return Asked("iam:PassRole", arn, _role_tags(arn) | {"iam:PassedToService": service})
+
+
+def _role_tags(arn: str) -> Context:
+    account = arn.split(":")[4] if arn.count(":") >= 5 else ""
+    role = next((one for one in list(iam_backends[account]["aws"].roles.values()) if one.arn == arn), None)
+    return _of_resource("iam", role and role.tags)
 
 
 # --- STS --------------------------------------------------------------------------------------------------------------
@@ -102,11 +115,17 @@ def _assume_role(call: Call) -> Iterator[Asked]:
     role = call.text("RoleArn")
     context: Context = {
         "sts:RoleSessionName": call.text("RoleSessionName"), "sts:ExternalId": call.text("ExternalId") or None,
-        "sts:SourceIdentity": call.text("SourceIdentity") or None, **_tags("Request", call.parameters.get("Tags")),
+        "sts:SourceIdentity": call.text("SourceIdentity") or None, "sts:TransitiveTagKeys": None,
+        **_role_tags(role), **_tags("Request", call.parameters.get("Tags")),
     }  # fmt: skip
     yield Asked("sts:AssumeRole", role, context)
     if call.parameters.get("Tags"):
-        yield Asked("sts:TagSession", role, _tags("Request", call.parameters["Tags"]))
+        context = _role_tags(role) | _tags("Request", call.parameters["Tags"])
+        context["sts:TransitiveTagKeys"] = call.texts("TransitiveTagKeys") or None
+        yield Asked("sts:TagSession", role, context)
+    if call.parameters.get("SourceIdentity"):
+        context = _role_tags(role) | {"sts:SourceIdentity": call.text("SourceIdentity")}
+        yield Asked("sts:SetSourceIdentity", role, context)
 
 
 # --- ECS --------------------------------------------------------------------------------------------------------------
@@ -122,13 +141,13 @@ def _service(call: Call, cluster: str, name: str) -> tuple[str, Context]:
     """Return a service's ARN and the keys of its tags."""
     name = name.rpartition("/")[2]
     service = ecs_backends[call.account][call.region].services.get(f"{cluster}:{name}")
-    return call.arn(f"service/{cluster}/{name}"), _tags("Resource", service.tags if service else None)
+    return call.arn(f"service/{cluster}/{name}"), _of_resource("ecs", service.tags if service else None)
 
 
 def _task(call: Call, cluster: str, task: str) -> tuple[str, Context]:
     arn = task if task.startswith("arn:") else call.arn(f"task/{cluster}/{task}")
     known = ecs_backends[call.account][call.region].tasks.get(cluster, {}).get(arn)
-    return arn, _tags("Resource", known.tags if known else None)
+    return arn, _of_resource("ecs", known.tags if known else None)
 
 
 def _definition(call: Call, name: str) -> tuple[str, Any]:
@@ -158,7 +177,7 @@ def _tag_on_creation(call: Call, resource: str) -> Iterator[Asked]:
 def _run_task(call: Call) -> Iterator[Asked]:
     cluster, context = _cluster(call)
     arn, definition = _definition(call, call.text("taskDefinition"))
-    context |= _tags("Request", call.parameters.get("tags")) | _tags("Resource", definition and definition.tags)
+    context |= _tags("Request", call.parameters.get("tags")) | _of_resource("ecs", definition and definition.tags)
     context["ecs:enable-execute-command"] = str(bool(call.parameters.get("enableExecuteCommand"))).lower()
     yield Asked("ecs:RunTask", arn, context)
     # "a task role, or a task role override ... iam:PassRole permissions for each": Developer Guide, "Amazon ECS
@@ -198,7 +217,7 @@ def _clusters(call: Call) -> Iterator[Asked]:
     known = ecs_backends[call.account][call.region].clusters
     for name in (name.rpartition("/")[2] for name in call.texts("clusters") or ["default"]):
         cluster = known.get(name)
-        yield Asked("ecs:DescribeClusters", call.arn(f"cluster/{name}"), _tags("Resource", cluster and cluster.tags))
+        yield Asked("ecs:DescribeClusters", call.arn(f"cluster/{name}"), _of_resource("ecs", cluster and cluster.tags))
 
 
 @_row("ecs", "DescribeServices", "ListServiceDeployments", "UpdateService")
@@ -273,8 +292,7 @@ def _repository(call: Call) -> Iterator[Asked]:
 def image_need(call: Call, operation: str, repository: str) -> Asked:
     """Return an action on a repository; the registry's own requests, which IAM sees by these names, need it as well."""
     arn = Call("ecr", operation, {}, call.account, call.region, call.partition).arn(f"repository/{repository}")
-    tags = _tags("Resource", ecr_backends[call.account][call.region].tagger.get_tag_dict_for_resource(arn))
-    tags |= {key.replace("aws:", "ecr:", 1): value for key, value in tags.items()}
+    tags = _of_resource("ecr", ecr_backends[call.account][call.region].tagger.get_tag_dict_for_resource(arn))
     return Asked(f"ecr:{operation}", arn, tags)
 
 
@@ -287,7 +305,8 @@ def _machine(call: Call) -> Iterator[Asked]:
     aliases"."""
     arn = call.text("stateMachineArn")
     plain = ":".join(arn.split(":")[:7])
-    yield _same(call, plain, {"states:StateMachineQualifier": arn.removeprefix(plain).removeprefix(":") or None})
+    qualifier = arn.removeprefix(plain).removeprefix(":")
+    yield _same(call, plain, {"states:StateMachineQualifier": [qualifier] if qualifier else None})
 
 
 @_row("states", "DescribeExecution", "GetExecutionHistory", "StopExecution", "DescribeStateMachineForExecution")
@@ -369,7 +388,8 @@ def _put_events(call: Call) -> Iterator[Asked]:
     for entry in call.parameters.get("Entries") or []:
         bus = str(entry.get("EventBusName") or "default")
         context: Context = {
-            "events:source": entry.get("Source"), "events:detail-type": entry.get("DetailType"),
+            "events:source": [entry["Source"]] if entry.get("Source") else None,
+            "events:detail-type": [entry["DetailType"]] if entry.get("DetailType") else None,
             "events:eventBusInvocation": "false",
         }  # fmt: skip
         yield Asked("events:PutEvents", bus if bus.startswith("arn:") else call.arn(f"event-bus/{bus}"), context)
@@ -406,8 +426,7 @@ def _secret(call: Call) -> Iterator[Asked]:
         # An ARN without its random end names the secret too.
         if wanted == secret.name or wanted == secret.arn or (arn == wanted and wanted == secret.arn[:-7]):
             arn, tags = secret.arn, secret.tags
-    context = _tags("Resource", tags) | {"secretsmanager:SecretId": arn}
-    context |= {key.replace("aws:", "secretsmanager:", 1): value for key, value in context.items() if key[:4] == "aws:"}
+    context = _of_resource("secretsmanager", tags) | {"secretsmanager:SecretId": arn}
     if call.operation == "GetSecretValue":
         context |= {
             "secretsmanager:VersionId": call.text("VersionId") or None,
