@@ -34,7 +34,7 @@ MAX_NEWEST_READ = 10  # of one family, in search of what was registered a moment
 MAX_REVISIONS_READ = 100  # of one family, in search of one that we did not register
 MAX_STOPPED_READ = 100  # DescribeTasks takes no more
 
-type Described = tuple[dict[str, Any], Tags]
+Described = tuple[dict[str, Any], Tags]
 
 
 # --- services ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What can go wrong, one class per thing; a class name is the error name in the state machine.
 
 A message is one line: the rule, the value that broke it, the remedy. Values may be hostile, so they are shown escaped
-and cut. This module runs on Python 3.11 too: the clone container shares it.
+and cut. This module runs on Python 3.11 too: the runner tasks share it.
 """
 
 import reprlib

@@ -111,7 +111,7 @@ def is_visible(rollout: Rollout, seen: Observed) -> bool:
     return rollout.task_definition in known
 
 
-type Verdict = Pending | Succeeded | Failed
+Verdict = Pending | Succeeded | Failed
 
 _ROLLED_BACK = ("ROLLBACK_REQUESTED", "ROLLBACK_IN_PROGRESS", "ROLLBACK_SUCCESSFUL")
 _NOT_EXERCISED = "not exercised: the service's desired count is 0"
@@ -241,7 +241,8 @@ def reason(
     room = MAX_REASON - len(head) - len(serves) - 2
     happened = brief(happened, max(20, min(room, 140)))
     room -= len(happened) + 4
-    quoted = f", `{one_line(log_line.replace('`', "'"), room)}`" if log_line.strip() and room > 12 else ""
+    line = one_line(log_line.replace("`", "'"), max(room, 1))
+    quoted = f", `{line}`" if log_line.strip() and room > 12 else ""
     return one_line(f"{head}{happened}{quoted}; {serves}", MAX_REASON)
 
 

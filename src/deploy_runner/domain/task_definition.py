@@ -27,7 +27,7 @@ BASE_TAG = f"{TAG_PREFIX}base"
 MANAGED_TAG = f"{TAG_PREFIX}managed"
 MAX_TAGS = 50  # docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html
 
-type Tags = Sequence[Mapping[str, str]]
+Tags = Sequence[Mapping[str, str]]
 
 
 def new_revision(
