@@ -17,19 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from deploy_runner.local_aws import server
-from tests.local_aws.test_ecs import Ecs, container, until
+from tests.local_aws.ecs_running import Ecs, container, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
-
-
-@pytest.fixture(scope="module")
-def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
-    machine = server.start(4711, tmp_path_factory.mktemp("ecs"), ["registry", "ecr", "elbv2", "ecs", "cloudformation"])
-    try:
-        yield Ecs(machine)
-    finally:
-        machine.stop()
 
 
 def web(page: str, before: str = "true", **more: Any) -> dict[str, Any]:
@@ -168,7 +158,7 @@ def status(address: str) -> int:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
-    except urllib.error.URLError:
+    except OSError:
         return 0
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,36 @@ def run_a_container() -> None:
     )  # fmt: skip
 
 
+def run_a_service() -> None:
+    """What has a load balancer besides."""
+    session: Any = boto3.Session("local", "local", region_name="us-east-1")
+    ecs, ec2 = (session.client(name, endpoint_url=f"http://127.0.0.1:{PORT}") for name in ("ecs", "ec2"))
+    ecs.create_cluster(clusterName="c")
+    image = "public.ecr.aws/docker/library/busybox:stable"
+    web = {"name": "web", "image": image, "command": ["sleep", "4640"], "portMappings": [{"containerPort": 80}]}
+    ecs.register_task_definition(
+        family="f", containerDefinitions=[web], cpu="256", memory="512", networkMode="awsvpc",
+        requiresCompatibilities=["FARGATE"],
+    )  # fmt: skip
+    subnets = [ec2.describe_subnets()["Subnets"][0]["SubnetId"]]
+    ecs.create_service(
+        cluster="c", serviceName="s", taskDefinition="f", desiredCount=1, launchType="FARGATE",
+        networkConfiguration={"awsvpcConfiguration": {"subnets": subnets}},
+    )  # fmt: skip
+    until(lambda: balancers() and any("sleep 4640" in line for line in left_behind(PORT)))
+
+
+def balancers() -> list[str]:
+    return [line for line in left_behind(PORT) if line.startswith("haproxy ")]
+
+
+def until(good: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not good():
+        assert time.monotonic() < deadline, left_behind(PORT)
+        time.sleep(0.05)
+
+
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -82,6 +112,7 @@ def answers(port: int) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_in_order_and_leaves_nothing(up: subprocess.Popen[bytes], how: signal.Signals) -> None:
     run_a_container()
+    run_a_service()
 
     up.send_signal(how)
 
@@ -92,8 +123,10 @@ def test_it_ends_in_order_and_leaves_nothing(up: subprocess.Popen[bytes], how: s
 
 def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subprocess.Popen[bytes], tmp_path: Path) -> None:
     run_a_container()
+    run_a_service()
     up.kill()
     up.wait()
+    until(lambda: not balancers())  # they end with us, whatever ends us
     assert left_behind(PORT) != [], "a container outlives its engine's client, or this test shows nothing"
 
     other = start(tmp_path / "other", PORT + 4)
