@@ -1,6 +1,7 @@
 """A service's load balancer: no request is dropped by any rollout, and a target group's health check decides."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -12,11 +13,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import cycle
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from deploy_runner.local_aws.ecs.targets import weights
 from tests.local_aws.ecs_running import Ecs, container, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
@@ -332,3 +335,84 @@ def test_what_ecs_refuses_of_a_load_balancer(ecs: Ecs) -> None:
     used.arn = used.arn[:-1] + "x"
     with pytest.raises(refused, match="Unable to assume role and validate the specified targetGroupArn"):
         create(ecs, "refused", definition, used)
+
+
+def test_a_template_has_target_group_load_balancer_listener_and_service(ecs: Ecs) -> None:
+    vpc = ecs.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"]
+    subnets = [subnet["SubnetId"] for subnet in ecs.client("ec2").describe_subnets()["Subnets"][:2]]
+    elb = "AWS::ElasticLoadBalancingV2::"
+    group = {
+        "VpcId": vpc, "Protocol": "HTTP", "Port": "8080", "TargetType": "ip", "HealthCheckIntervalSeconds": "10",
+        "TargetGroupAttributes": [{"Key": "deregistration_delay.timeout_seconds", "Value": "7"}],
+    }  # fmt: skip
+    forward = {"Type": "forward", "ForwardConfig": {"TargetGroups": [{"TargetGroupArn": {"Ref": "Group"}}]}}
+    service = {
+        "Cluster": "tests", "ServiceName": "formed", "TaskDefinition": ecs.register("formed", web("formed")),
+        "LaunchType": "FARGATE", "DesiredCount": 1, "HealthCheckGracePeriodSeconds": "60",
+        "NetworkConfiguration": {"AwsvpcConfiguration": {"Subnets": [ecs.subnet]}},
+        "LoadBalancers": [
+            {"TargetGroupArn": {"Ref": "Group"}, "ContainerName": "web", "ContainerPort": "8080"}
+        ],
+    }  # fmt: skip
+    resources = {
+        "Group": {"Type": f"{elb}TargetGroup", "Properties": group},
+        "Balancer": {"Type": f"{elb}LoadBalancer", "Properties": {"Subnets": subnets}},
+        "Listener": {
+            "Type": f"{elb}Listener",
+            "Properties": {
+                "LoadBalancerArn": {"Ref": "Balancer"}, "Port": 80, "Protocol": "HTTP", "DefaultActions": [forward],
+            },
+        },
+        "Service": {"Type": "AWS::ECS::Service", "DependsOn": "Listener", "Properties": service},
+    }  # fmt: skip
+    outputs = {"Group": {"Value": {"Ref": "Group"}}, "Name": {"Value": {"Fn::GetAtt": ["Balancer", "DNSName"]}}}
+    formation = ecs.client("cloudformation")
+
+    def stack() -> dict[str, Any]:
+        return dict(formation.describe_stacks(StackName="balanced")["Stacks"][0])
+
+    def settled(seen: dict[str, Any]) -> bool:
+        return not seen["StackStatus"].endswith("_IN_PROGRESS")
+
+    body = {"Resources": resources, "Outputs": outputs}
+    formation.create_stack(StackName="balanced", TemplateBody=json.dumps(body))
+    made = until(stack, settled)
+
+    assert made["StackStatus"] == "CREATE_COMPLETE"
+    arn = next(output["OutputValue"] for output in made["Outputs"] if output["OutputKey"] == "Group")
+    elbv2 = ecs.client("elbv2")
+    health = elbv2.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+    assert [target["TargetHealth"]["State"] for target in health] == ["healthy"]
+    attributes = elbv2.describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
+    assert {"Key": "deregistration_delay.timeout_seconds", "Value": "7"} in attributes
+    assert ecs.page("formed") == "formed"
+
+    # AND all of it goes with the stack
+    formation.delete_stack(StackName="balanced")
+    until(lambda: ecs.service("formed"), lambda seen: seen["status"] == "INACTIVE")
+    until(
+        lambda: [g["TargetGroupArn"] for g in elbv2.describe_target_groups()["TargetGroups"]],
+        lambda arns: arn not in arns,
+    )
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def target(name: str, deployment: Any, state: str = "healthy") -> Any:
+    return SimpleNamespace(task=SimpleNamespace(id=name), deployment=deployment, state=state)
+
+
+def test_requests_are_split_by_the_weights_of_deployments_whatever_the_number_of_their_tasks() -> None:
+    blue, green, plain = SimpleNamespace(weight=90), SimpleNamespace(weight=10), SimpleNamespace()
+
+    split = weights([target("b1", blue), target("b2", blue), target("g1", green), target("g2", green, "initial")])
+    assert split["b1"] == split["b2"]
+    assert (split["b1"] + split["b2"]) / sum(split.values()) == pytest.approx(0.9, abs=0.01)
+    assert "g2" not in split
+
+    # AND without weights every task has its part, and without healthy tasks all that run
+    assert len(set(weights([target("a", plain), target("b", SimpleNamespace(weight=None))]).values())) == 1
+    assert weights([target("a", plain, "initial"), target("b", plain, "draining")]).keys() == {"a"}
+    blue.weight, green.weight = 0, 100
+    assert weights([target("b1", blue), target("g1", green)]) == {"b1": 0, "g1": 256}

@@ -1,6 +1,6 @@
 """CloudFormation: SAM's transform, change sets, nested stacks, rollback, and the resource types that moto lacks."""
 
-from deploy_runner.local_aws.cloudformation import api, network, resources
+from deploy_runner.local_aws.cloudformation import api, load_balancers, network, resources
 from deploy_runner.local_aws.cloudformation.kinds import kind_of
 from deploy_runner.local_aws.cloudformation.stacks import Engine
 from deploy_runner.local_aws.machine import Machine
@@ -8,7 +8,8 @@ from deploy_runner.local_aws.machine import Machine
 
 def install(machine: Machine) -> None:
     """Answer CloudFormation's API with our own engine."""
-    assert network  # these modules' types register themselves
+    assert load_balancers  # these modules' types register themselves
+    assert network
     assert resources
     engine = Engine(machine, kind_of)
     api.install(engine)

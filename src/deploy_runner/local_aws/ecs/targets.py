@@ -176,8 +176,8 @@ class Targets:
                 self._forget(target)
         if self._balancer:
             reachable = {i: target for i, target in self._targets.items() if target.address}
-            weights = _weights(list(reachable.values()))
-            self._balancer.serve({i: Server(t.address, weights.get(i, 0)) for i, t in reachable.items() if t.address})
+            parts = weights(list(reachable.values()))
+            self._balancer.serve({i: Server(t.address, parts.get(i, 0)) for i, t in reachable.items() if t.address})
 
 
 def check_load_balancers(balancers: list[dict[str, Any]] | None, definition: Any) -> None:
@@ -235,7 +235,7 @@ def _health(target: Target) -> str:
     return "initial"
 
 
-def _weights(targets: list[Target]) -> dict[str, int]:
+def weights(targets: list[Target]) -> dict[str, int]:
     """Return the weight of each target that takes requests: all healthy ones; where there are none, all there are.
 
     The latter is what a load balancer does too ("fails open"): the page above, "Health checks for your target groups".
