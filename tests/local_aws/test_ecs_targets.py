@@ -1,9 +1,12 @@
 """A service's load balancer: no request is dropped by any rollout, and a target group's health check decides."""
 
+import fcntl
 import http.client
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -129,6 +132,42 @@ def test_twenty_rollouts_good_and_bad_drop_no_request(ecs: Ecs) -> None:
     assert visits.dropped == {}
     assert visits.seen["one"] > 100
     assert visits.seen["two"] > 100
+
+
+def test_the_bridge_keeps_its_address_as_containers_come_and_go(ecs: Ecs) -> None:
+    bridge = ecs.machine.engine.bridge
+    if bridge is None:
+        pytest.skip("Docker sees to it itself")
+
+    def address() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            return fcntl.ioctl(control, 0x8927, struct.pack("40s", bridge.encode()))[18:24]  # SIOCGIFHWADDR
+
+    stays = ecs.start(ecs.register("stays", container("main", "trap 'exit 0' TERM; sleep 100 & wait")))
+    until(lambda: ecs.task(stays), lambda task: task["lastStatus"] == "RUNNING")
+    before = address()
+
+    # Each has a port with an address of its own, the lowest of which a bridge takes by itself.
+    others = [ecs.start(ecs.register("goes", container("main", "sleep 1"))) for _ in range(8)]
+    until(lambda: [ecs.task(arn)["lastStatus"] for arn in others], lambda seen: "RUNNING" in seen)
+    assert address() == before
+    for arn in others:
+        ecs.ended(arn)
+        assert address() == before
+    ecs.api.stop_task(cluster="tests", task=stays)
+
+
+def test_a_task_that_somebody_stops_drains_too(ecs: Ecs) -> None:
+    ecs.serve("somebody", ecs.register("somebody", web("page")), 2)
+    assert ecs.rolled_out("somebody")["status"] == "SUCCESSFUL"
+
+    with visiting(url(ecs, "somebody")) as visits:
+        task, _ = ecs.api.list_tasks(cluster="tests", serviceName="somebody")["taskArns"]
+        ecs.api.stop_task(cluster="tests", task=task)
+        ecs.ended(task)
+
+    assert visits.dropped == {}
+    assert visits.seen.keys() == {"page"}
 
 
 def test_a_service_without_tasks_answers_503_at_the_address_that_it_keeps(ecs: Ecs) -> None:

@@ -591,6 +591,7 @@ class Service:
                 execute_command=bool(self.settings.get("enableExecuteCommand")),
             ),
             on_change=self._wake.set,
+            drain=self._targets.drain,
         )  # fmt: skip
         deployment.tasks.append(task)
         self._started.append(task)
@@ -606,10 +607,10 @@ class Service:
         return bool(self.settings.get("enableECSManagedTags"))
 
     def _stop(self, task: Task, reason: str | None = None) -> None:
-        """Stop a task; requests to it may end by themselves first."""
+        """Stop a task; requests to it may end by themselves first (`Targets.drain`)."""
         said = f"Scaling activity initiated by (deployment {self.primary.id})"
         self._note("stopped" if task.last_status == "RUNNING" else "stopped pending", task)
-        task.stop(reason or said, "ServiceSchedulerInitiated", lambda: self._targets.drain(task))
+        task.stop(reason or said, "ServiceSchedulerInitiated")
 
     def _healthy(self, task: Task) -> bool:
         """Tell whether a task serves."""

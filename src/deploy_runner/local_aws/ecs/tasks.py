@@ -128,8 +128,16 @@ class Wanted:
 class Task:
     """One task, from PROVISIONING to STOPPED, in a thread of its own."""
 
-    def __init__(self, backend: Any, wanted: Wanted, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        backend: Any,
+        wanted: Wanted,
+        on_change: Callable[[], None] = lambda: None,
+        drain: Callable[["Task"], None] = lambda task: None,
+    ) -> None:
+        """`drain` is called before its containers are stopped, and may take its time: they still answer."""
         self._backend, self._machine, self._wanted, self._on_change = backend, backend.machine, wanted, on_change
+        self._drain = drain
         self.id = hex_id()
         self.cluster_name, self.cluster_arn = wanted.cluster.name, wanted.cluster.arn
         self.task_definition_arn: str = wanted.definition.arn
@@ -152,7 +160,6 @@ class Task:
         self._attachment = {"id": str(uuid.uuid4()), "eni": f"eni-{hex_id()[:17]}", "mac": f"0a:{_mac(self.id)}"}
         self._wake = threading.Condition()
         self._stop_wanted: tuple[str, str] | None = None
-        self._before_stop: Callable[[], None] = lambda: None
         self._pause: EngineContainer | None = None
         self._volumes = backend.machine.state_dir / "tasks" / self.id
         self._thread = threading.Thread(target=self._live, name=f"task {self.id[:8]}", daemon=True)
@@ -275,13 +282,12 @@ class Task:
         self._emit()
         self._thread.start()
 
-    def stop(self, reason: str, code: str, before: Callable[[], None] = lambda: None) -> None:
-        """Ask the task to end: `before` is called first, while its containers still answer."""
+    def stop(self, reason: str, code: str) -> None:
+        """Ask the task to end."""
         with self._wake:
             if self._stop_wanted or self.desired_status == "STOPPED":
                 return
             self._stop_wanted = (reason, code)
-            self._before_stop = before
             self.stopped_reason, self.stop_code, self.desired_status = reason, code, "STOPPED"
             self.times.setdefault("stoppingAt", now())
             self._changed()
@@ -594,7 +600,7 @@ class Task:
         self.times.setdefault("stoppingAt", now())
         if any(c.started and not c.ended for c in self.containers):
             self._to("DEACTIVATING")
-            self._before_stop()
+            self._drain(self)
             self._to("STOPPING")
         else:
             self._to("STOPPING")
