@@ -10,6 +10,7 @@ from moto.core.config import default_user_config
 from moto.moto_api._internal import moto_api_backend
 from moto.server import DomainDispatcherApplication, create_backend_app
 
+from deploy_runner.local_aws.fault_gates import ApiGate
 from deploy_runner.local_aws.machine import Machine
 
 
@@ -21,6 +22,7 @@ def start(port: int, state_dir: Path, *extensions: str) -> Machine:
     machine = Machine(port=port, state_dir=state_dir, engine=engine)
     for name in extensions:
         importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
+    machine.gates.append(lambda aws: ApiGate(machine, aws))
     machine.serve(machine.gated(DomainDispatcherApplication(create_backend_app)), port, "AWS")
     return machine
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploy_runner.local_aws.faults import Faults
+
 if TYPE_CHECKING:
     from deploy_runner.local_aws.engine import Engine
 
@@ -36,6 +38,7 @@ class Machine:
     # What CloudFormation's stacks have: type, physical id, properties and Metadata of each resource.
     stack_resources: Callable[[], Iterable[tuple[str, str, dict[str, Any], dict[str, Any]]]] = list
     pages: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what is answered under `/_local/`, as JSON
+    faults: Faults = field(default_factory=Faults)  # what is to go wrong
     _on_stop: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     @property

@@ -19,6 +19,8 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.base_images import base_images_dir
 from deploy_runner.local_aws.engine import start_engine
+from deploy_runner.local_aws.fault_gates import ApiGate
+from deploy_runner.local_aws.faults import FaultInvalid, parse
 from deploy_runner.local_aws.leftovers import end_functions_below
 from deploy_runner.local_aws.machine import Machine
 
@@ -70,6 +72,8 @@ def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) ->
         machine.base_images = base_images_dir() if engine.mirrors_public_ecr else None
         for name in extensions:
             importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
+        # Before IAM's gate: a connection that breaks does so whoever calls.
+        machine.gates.append(lambda aws: ApiGate(machine, aws))
         aws = DomainDispatcherApplication(create_backend_app)
         machine.serve(_with_our_pages(machine.gated(aws), machine), port, "AWS")
     except BaseException:
@@ -118,21 +122,47 @@ def _end_what_was_killed(folder: Path) -> None:
 def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Callable[..., Iterable[bytes]]:
     """Answer under `/_local/` what `deploy-runner local` asks; all else is AWS."""
 
+    def services(_: Any) -> Any:
+        return [
+            {"cluster": cluster, "service": service, "url": url}
+            for (cluster, service), url in sorted(machine.service_urls.items())
+        ]
+
+    def add_faults(given: Any) -> Any:
+        machine.faults.add(*[parse(each) for each in (given if isinstance(given, list) else [given])])
+        return machine.faults.list()
+
+    def clear_faults(_: Any) -> Any:
+        machine.faults.clear()
+        return machine.faults.list()
+
+    pages: dict[tuple[str, str], Callable[[Any], Any]] = {
+        ("GET", "health"): lambda _: {"status": "ok"},
+        ("GET", "env"): lambda _: machine.exports,
+        ("GET", "services"): services,
+        ("GET", "faults"): lambda _: machine.faults.list(),
+        ("POST", "faults"): add_faults,
+        ("DELETE", "faults"): clear_faults,
+    }
+
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if not path.startswith("/_local/"):
             return aws(environ, start_response)
-        pages: dict[str, Callable[[], Any]] = {
-            "/_local/health": lambda: {"status": "ok"},
-            "/_local/env": lambda: machine.exports,
-            "/_local/services": lambda: [
-                {"cluster": cluster, "service": service, "url": url}
-                for (cluster, service), url in sorted(machine.service_urls.items())
-            ],
-            **{f"/_local/{name}": page for name, page in machine.pages.items()},
-        }
-        page = pages.get(path)
-        start_response("200 OK" if page else "404 Not Found", [("Content-Type", "application/json")])
-        return [json.dumps(page() if page else {"message": "There is no such page"}).encode()]
+        method, name = environ["REQUEST_METHOD"], path.removeprefix("/_local/")
+        page = pages.get((method, name))
+        if method == "GET" and name in machine.pages:
+            page = lambda _: machine.pages[name]()  # noqa: E731 - as those above
+        status, said = "200 OK", None
+        if page is None:
+            status, said = "404 Not Found", {"message": "There is no such page"}
+        else:
+            try:
+                body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                said = page(json.loads(body) if body else None)
+            except (FaultInvalid, ValueError) as error:
+                status, said = "400 Bad Request", {"message": str(error)}
+        start_response(status, [("Content-Type", "application/json")])
+        return [json.dumps(said).encode()]
 
     return answer

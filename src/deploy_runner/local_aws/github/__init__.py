@@ -3,6 +3,7 @@
 A test holds its answers to GitHub's published OpenAPI description.
 """
 
+from deploy_runner.local_aws.fault_gates import GitHubGate
 from deploy_runner.local_aws.github.app import LocalGitHub
 from deploy_runner.local_aws.github.state import State
 from deploy_runner.local_aws.machine import Machine
@@ -26,7 +27,7 @@ def install(machine: Machine) -> None:
         replica_regions=[],
         force_overwrite=False,
     )
-    machine.serve(LocalGitHub(state), machine.github_port, "GitHub")
+    machine.serve(GitHubGate(machine.faults, LocalGitHub(state)), machine.github_port, "GitHub")
     machine.exports["LOCAL_GITHUB_URL"] = machine.github_url
     machine.exports["LOCAL_GITHUB_TOKEN"] = state.developer_token
     machine.exports["LOCAL_GIT_URL"] = machine.github_url.replace("://", f"://x-access-token:{state.developer_token}@")
