@@ -9,7 +9,10 @@ import json
 import logging
 import re
 import threading
+import time
 import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +26,7 @@ from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
 from deploy_runner.local_aws.awslambda import may_invoke, resolve, send
+from deploy_runner.local_aws.faults import Faults
 from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service
 from deploy_runner.local_aws.machine import Machine
 
@@ -184,7 +188,43 @@ def _must_allow(policy: Any, action: str, arn: str) -> None:
     raise NotDelivered("NO_PERMISSIONS", f"The policy of {arn} does not let events.amazonaws.com do {action}")
 
 
-def _deliver_or_bury(machine: Machine, rule: Any, target: dict[str, Any], event: dict[str, Any]) -> None:
+@dataclass
+class Deliveries:
+    """When each event is delivered, by the faults that strike it; every rule and target sees the same of an event."""
+
+    faults: Faults
+    _known: OrderedDict[str, tuple[float, ...]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, event: dict[str, Any]) -> tuple[float, ...]:
+        """Return the pauses, in seconds, after which the event is delivered: one is usual, none loses it."""
+        with self._lock:
+            if event["id"] not in self._known:
+                self._known[event["id"]] = self._decided(event)
+                if len(self._known) > 10_000:
+                    self._known.popitem(last=False)
+            return self._known[event["id"]]
+
+    def _decided(self, event: dict[str, Any]) -> tuple[float, ...]:
+        detail = event["detail"] if isinstance(event["detail"], dict) else {}
+        facts = {"source": event["source"], "type": event["detail-type"], "name": str(detail.get("eventName", ""))}
+        pauses = [0.0]
+        for fault, dice in self.faults.strike("events", **facts):
+            if fault.effect == "lose":
+                return ()
+            if fault.effect == "double":
+                pauses += pauses
+            elif fault.effect == "delay":
+                pauses = [pause + fault.seconds for pause in pauses]
+            else:
+                pauses = [pause + dice.uniform(0, fault.seconds) for pause in pauses]
+        return tuple(pauses)
+
+
+def _deliver_or_bury(
+    machine: Machine, rule: Any, target: dict[str, Any], event: dict[str, Any], pause: float = 0.0
+) -> None:
+    time.sleep(pause)
     try:
         _deliver(machine, rule, target, event)
     except Exception as error:
@@ -209,6 +249,7 @@ def _deliver_or_bury(machine: Machine, rule: Any, target: dict[str, Any], event:
 def install(machine: Machine) -> None:
     """Deliver to every kind of target that the product uses."""
     plain_put_events = EventsBackend.put_events
+    deliveries = Deliveries(machine.faults)
 
     def send_to_targets(rule: Any, original_event: dict[str, Any], transform_input: bool = True) -> None:
         if rule.state == "DISABLED" or not rule.event_pattern.get_pattern():
@@ -218,9 +259,10 @@ def install(machine: Machine) -> None:
             event["time"] = datetime.fromtimestamp(float(event["time"]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if not matches(rule.event_pattern.get_pattern(), event):
             return
-        for target in list(rule.targets):
-            arguments = (machine, rule, target, event)
-            threading.Thread(target=_deliver_or_bury, args=arguments, name="event", daemon=True).start()
+        for pause in deliveries.of(event):
+            for target in list(rule.targets):
+                arguments = (machine, rule, target, event, pause)
+                threading.Thread(target=_deliver_or_bury, args=arguments, name="event", daemon=True).start()
 
     def put_events(backend: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Only AWS's services may say that they are AWS's services."""
