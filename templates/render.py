@@ -1,4 +1,4 @@
-"""`python -m templates.render` writes templates/rendered/ from apps.yaml and these programs."""
+"""`python -m templates.render` writes templates/rendered/ and docs/iam.md from apps.yaml and these programs."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ from templates import (
     deploy_target,
     ecs_deploy_runner,
     github_oidc_role,
+    grants_doc,
     network,
 )
 from templates.config import ROOT, Config, read_config
@@ -64,10 +65,14 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     differing = stale(files)
+    document = grants_doc.build(read_config(), files)
+    current = grants_doc.DOCUMENT.is_file() and grants_doc.DOCUMENT.read_text() == document
     if arguments.check:
+        if not current:
+            print("docs/iam.md is not what templates/ and template.yaml say. Run `make build`.", file=sys.stderr)
         for name in differing:
             print(f"templates/rendered/{name} is not what templates/ renders. Run `make build`.", file=sys.stderr)
-        return 1 if differing else 0
+        return 1 if differing or not current else 0
     RENDERED.mkdir(exist_ok=True)
     for name in differing:
         if name in files:
@@ -75,6 +80,9 @@ def main() -> int:
         else:
             (RENDERED / name).unlink()
         print(f"templates/rendered/{name}")
+    if not current:
+        grants_doc.DOCUMENT.write_text(document)
+        print("docs/iam.md")
     return 0
 
 

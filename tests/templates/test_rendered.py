@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from templates import render
+from templates import grants_doc, render
 from templates.config import read_config
 
 from .stacks import ROOT
 
 
 def test_the_rendered_files_are_current() -> None:
-    assert render.stale(render.render(read_config())) == []
+    files = render.render(read_config())
+    assert render.stale(files) == []
+    assert grants_doc.DOCUMENT.read_text() == grants_doc.build(read_config(), files)
 
 
 def test_what_is_stale_missing_or_left_over_is_named(tmp_path: Path) -> None:
