@@ -15,7 +15,7 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 def install(machine: Machine) -> None:
-    """Let one request at a time through to what can write under a condition."""
+    """Let one request at a time through to what can write under a condition. To be the first gate, next to moto."""
     machine.gates.append(_one_at_a_time)
 
 
