@@ -1,14 +1,20 @@
 # `make demo` and `make test` do all the set-up they need, on a fresh machine.
-.PHONY: demo test check bench build setup clean lock
+.PHONY: demo test test-tools check bench build setup clean lock
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export SAM_CLI_TELEMETRY = 0
 UV = $(CURDIR)/.tools/uv-command
+GO_TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deploy-runner/go-tools
 
 demo: setup  ## Bring AWS up on this machine, deploy the stack to it, and deploy apps with it
 	@deploy-runner local demo
 
 test: setup-test  ## Run the tests
 	@pytest
+
+test-tools: setup-test  ## Run the tests with the programs of tools/go.mod, compiled first (a minute or two, once)
+	@command -v go >/dev/null || { echo "test-tools: needs Go 1.26 or newer: go.dev/doc/install" >&2; exit 3; }
+	@cd tools && GOBIN=$(GO_TOOLS) go install -p 2 tool
+	@PATH=$(GO_TOOLS):$(PATH) pytest -m tools
 
 check: setup-test  ## What CI checks besides the tests: style, types, templates
 	ruff check . && ruff format --check .
