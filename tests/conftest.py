@@ -12,13 +12,8 @@ from tests.local_aws import shapes
 @pytest.fixture(scope="session", autouse=True)
 def every_answer_is_read() -> Iterator[None]:
     """Put the reader of answers before all else that local AWS is made of, wherever a test starts it."""
-    gated = Machine.gated
-
-    def held(machine: Machine, aws: Any) -> Any:
-        return shapes.Held(gated(machine, aws))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Machine, "gated", held)
+        patch.setattr(Machine, "gated", shapes.held(Machine.gated))
         yield
 
 

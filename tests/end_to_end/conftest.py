@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy_runner.cli.walkthrough import Walkthrough
+from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
 
 HERE = Path(__file__).parent
@@ -17,13 +18,16 @@ _deselected: list[pytest.Item] = []
 @pytest.fixture(scope="session")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walkthrough]:
     """AWS is up, the stack is deployed, the runners' images are pushed."""
+    report = tmp_path_factory.mktemp("held") / "report.json"
     with Walkthrough(ROOT, tmp_path_factory.mktemp("walkthrough"), port=4616) as walkthrough:
-        walkthrough.start()
+        with reading(report):
+            walkthrough.start()
         walkthrough.build_stack()
         walkthrough.deploy_stack()
         walkthrough.push_runner_images()
         yield walkthrough
     assert left_behind(4616) == []
+    assert what_was_read(report) == []
 
 
 @pytest.hookimpl(trylast=True)

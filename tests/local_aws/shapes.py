@@ -79,6 +79,11 @@ class Held:
         return [body]
 
 
+def held(gated: Callable[[Any, Wsgi], Wsgi]) -> Callable[[Any, Wsgi], Wsgi]:
+    """Return what makes of `Machine.gated` one whose answers are read."""
+    return lambda machine, aws: Held(gated(machine, aws))
+
+
 @cache
 def model(service: str) -> ServiceModel:
     """Return botocore's own model, which moto's has additions to."""

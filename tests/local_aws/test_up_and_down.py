@@ -27,6 +27,7 @@ from requests.exceptions import RequestException
 
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.base_images import cache_dir
+from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("up_and_down")]
@@ -107,6 +108,19 @@ def until(good: Callable[[], object]) -> None:
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_its_answers_are_read_where_a_test_starts_it_as_a_program(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    with reading(report):
+        process = start(tmp_path / "said")
+    session = boto3.Session("local", "local", region_name="us-east-1")
+    session.client("ecs", endpoint_url=f"http://127.0.0.1:{PORT}").list_clusters()
+    process.terminate()
+    assert process.wait(30) == 0
+
+    assert what_was_read(report) == []
+    assert ["ecs", "ListClusters"] in json.loads(report.read_text())["called"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
