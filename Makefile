@@ -21,8 +21,9 @@ check: setup-test  ## What CI checks besides the tests: style, types, templates
 	mypy
 	python -m templates.render --check
 
-bench: setup  ## How soon a verdict is there, beside what CI jobs use
+bench: setup  ## How soon a verdict is there, and what local AWS costs, each beside what one would use instead
 	@python benchmarks/verdict.py
+	@python benchmarks/local_aws.py
 
 build: setup  ## Render the nested stacks and the documents that are generated
 	python -m templates.render
