@@ -443,7 +443,7 @@ def target(name: str, deployment: Any, state: str = "healthy") -> Any:
 
 
 def test_requests_are_split_by_the_weights_of_deployments_whatever_the_number_of_their_tasks() -> None:
-    blue, green, plain = SimpleNamespace(weight=90), SimpleNamespace(weight=10), SimpleNamespace()
+    blue, green, plain = SimpleNamespace(weight=90.0), SimpleNamespace(weight=10.0), SimpleNamespace(weight=None)
 
     split = weights([target("b1", blue), target("b2", blue), target("g1", green), target("g2", green, "initial")])
     assert split["b1"] == split["b2"]
@@ -453,5 +453,5 @@ def test_requests_are_split_by_the_weights_of_deployments_whatever_the_number_of
     # AND without weights every task has its part, and without healthy tasks all that run
     assert len(set(weights([target("a", plain), target("b", SimpleNamespace(weight=None))]).values())) == 1
     assert weights([target("a", plain, "initial"), target("b", plain, "draining")]).keys() == {"a"}
-    blue.weight, green.weight = 0, 100
-    assert weights([target("b1", blue), target("g1", green)]) == {"b1": 0, "g1": 256}
+    blue.weight, green.weight = 0.0, 100.0
+    assert weights([target("b1", blue), target("g1", green, "initial")]) == {"g1": 256}

@@ -241,8 +241,9 @@ def weights(targets: list[Target]) -> dict[str, int]:
     The latter is what a load balancer does too ("fails open"): the page above, "Health checks for your target groups".
     A deployment with a weight (0 to 100) has that part of the requests, however many tasks it has.
     """
-    serving = [t for t in targets if t.state == "healthy"] or [t for t in targets if t.state != "draining"]
-    given: dict[int, Any] = {id(t.deployment): getattr(t.deployment, "weight", None) for t in serving}
+    able = [t for t in targets if t.state != "draining" and t.deployment.weight != 0]
+    serving = [t for t in able if t.state == "healthy"] or able
+    given = {id(t.deployment): t.deployment.weight for t in serving}
     if all(weight is None for weight in given.values()):
         return {t.task.id: MOST_WEIGHT // 2 for t in serving}
     rest = max(0, 100 - sum(weight or 0 for weight in given.values()))
