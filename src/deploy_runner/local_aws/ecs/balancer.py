@@ -102,8 +102,8 @@ class Balancer:
                 if known is None:
                     host, port = server.address
                     said = self._ask(f"add server tasks/{name} {host}:{port} weight {server.weight}")
-                    if "New server registered" not in said:
-                        raise RuntimeError(f"HAProxy takes no server {host}:{port}: {said.strip()}")
+                    if not ("New server registered" in said or "Already exists" in said):  # the latter: cut off before
+                        raise OSError(f"HAProxy takes no server {host}:{port}: {said.strip()}")
                     self._ask(f"set server tasks/{name} state ready")
                 elif known != server:
                     self._ask(f"set server tasks/{name} weight {server.weight}")
