@@ -48,7 +48,11 @@ COMMON_ERRORS = {
 
 # Values that AWS sends and its model has not, by the enumeration's name. A stack's own events have the stack's status:
 # `sam deploy` goes by REVIEW_IN_PROGRESS there (github.com/floci-io/floci/issues/1429), which the model does not know.
-BESIDE_THE_MODEL = {"ResourceStatus": "StackStatus"}
+# The text of API_ServiceDeployment, lifecycleStage, names a stage that its model has for hooks alone.
+BESIDE_THE_MODEL = {
+    "ResourceStatus": ("cloudformation", "StackStatus"),
+    "ServiceDeploymentLifecycleStage": ("ecs", "DeploymentLifecycleHookStage"),
+}  # fmt: skip
 
 
 class Held:
@@ -200,6 +204,8 @@ def _wrong_in_error(operation: OperationModel, status: int, headers: dict[str, s
 
 def wrong(value: Any, shape: Shape, path: str, elsewhere: Iterable[str] = ()) -> Iterator[str]:
     """Yield what is wrong in a value of JSON; `elsewhere` are members of it that are no part of the body."""
+    if getattr(shape, "is_document_type", False):
+        return  # whatever JSON there is
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         members = {_name(name, member): member for name, member in shape.members.items() if name not in elsewhere}
         # Lambda sends null for what is not there; to clients it is the same (botocore/parsers.py).
@@ -221,8 +227,8 @@ def wrong(value: Any, shape: Shape, path: str, elsewhere: Iterable[str] = ()) ->
             yield from wrong(key, shape.key, f"{path}[{key!r}]'s key")
             yield from wrong(item, shape.value, f"{path}[{key!r}]")
     elif isinstance(shape, StringShape) and shape.enum:
-        also = BESIDE_THE_MODEL.get(shape.name)
-        if value not in shape.enum and (also is None or value not in model("cloudformation").shape_for(also).enum):
+        service, also = BESIDE_THE_MODEL.get(shape.name, ("", ""))
+        if value not in shape.enum and (not also or value not in model(service).shape_for(also).enum):
             yield f"{path} is {value!r} and none of {shape.enum}"
     elif not (isinstance(value, TYPES[shape.type_name]) and isinstance(value, bool) == (shape.type_name == "boolean")):
         yield f"{path} is {value!r} and no {shape.type_name}"
