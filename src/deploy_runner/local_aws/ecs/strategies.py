@@ -173,15 +173,16 @@ class Shift:
             hook for hook in self._rollout.configuration.get("lifecycleHooks") or [] if name in hook["lifecycleStages"]
         ]
         self._rollout.hooks = [hooks.Hook(self._service, hook, self._payload(name)) for hook in settings]
+        yield  # so that others see the stage
         while True:
             for hook in self._rollout.hooks:
                 hook.step()
             failed = next((hook for hook in self._rollout.hooks if hook.failed), None)
             if failed:
                 raise _Failed(f"{name} {failed.why}")
-            yield  # at least once, so that others see the stage
             if all(hook.over for hook in self._rollout.hooks):
                 return
+            yield
 
     def _wait(self, minutes: float) -> Iterator[None]:
         until = time.monotonic() + minutes * self._service.minute
