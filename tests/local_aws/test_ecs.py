@@ -107,9 +107,19 @@ def test_a_revision_that_crashes_is_rolled_back_by_the_circuit_breaker(ecs: Ecs)
         return [e["detail"].get("eventName") for e in read() if e["resources"] == [service["serviceArn"]]]
 
     until(names, lambda seen: seen.count("SERVICE_DEPLOYMENT_COMPLETED") == 2 and "SERVICE_STEADY_STATE" in seen)
-    failed = next(e for e in told if e["detail"].get("eventName") == "SERVICE_DEPLOYMENT_FAILED")
-    assert failed["detail-type"] == "ECS Deployment State Change"
-    assert failed["detail"]["deploymentId"].startswith("ecs-svc/")
+    changes = [e["detail"] for e in told if e["detail-type"] == "ECS Deployment State Change"
+               and e["resources"] == [service["serviceArn"]]]  # fmt: skip
+    crashed = next(d["deploymentId"] for d in changes if d["deploymentId"] != before)
+    # In this order they are sent; they may arrive in another.
+    assert sorted((d["eventType"], d["eventName"], d["deploymentId"], d["reason"]) for d in changes) == sorted([
+        ("INFO", "SERVICE_DEPLOYMENT_IN_PROGRESS", before, f"ECS deployment {before} in progress."),
+        ("INFO", "SERVICE_DEPLOYMENT_COMPLETED", before, f"ECS deployment {before} completed."),
+        ("INFO", "SERVICE_DEPLOYMENT_IN_PROGRESS", crashed, f"ECS deployment {crashed} in progress."),
+        ("ERROR", "SERVICE_DEPLOYMENT_FAILED", crashed, "ECS deployment circuit breaker: task failed to start."),
+        ("INFO", "SERVICE_DEPLOYMENT_IN_PROGRESS", before,
+         f"ECS deployment circuit breaker: rolling back to deploymentId {before}."),
+        ("INFO", "SERVICE_DEPLOYMENT_COMPLETED", before, f"ECS deployment {before} completed."),
+    ])  # fmt: skip
     tasks = [e["detail"] for e in told if e["detail-type"] == "ECS Task State Change"]
     assert "Essential container in task exited" in {task.get("stoppedReason") for task in tasks}
 

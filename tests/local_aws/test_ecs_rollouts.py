@@ -11,6 +11,8 @@ from docker.errors import DockerException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy_runner.aws.ecs import observe
+from deploy_runner.domain.rollout import Failed, Rollout, Succeeded, Verdict, verdict
 from deploy_runner.local_aws.ecs.backend import Backend
 from deploy_runner.local_aws.ecs.failure_detection import CircuitBreaker, threshold
 from deploy_runner.local_aws.ecs.rolling import Counts, limits, step
@@ -260,6 +262,58 @@ def test_a_deployment_keeps_to_the_digest_that_its_first_task_found(ecs: Ecs) ->
     assert ecs.rolled_out("floating")["status"] == "SUCCESSFUL"
     stable(ecs, "floating", 1)
     assert ecs.task(tasks(ecs, "floating")[0])["containers"][0]["imageDigest"] == second
+
+
+# --- the product's view -----------------------------------------------------------------------------------------------
+
+
+def judged(ecs: Ecs, name: str, revision: str, previous: str | None) -> Verdict:
+    """What the product makes of a rollout that is over."""
+    ecs.rolled_out(name)
+    rollout = Rollout(name, ecs.service(name)["serviceArn"], "tests", revision, previous)
+    return verdict(rollout, observe(ecs.api, rollout))
+
+
+def test_the_product_judges_each_end_of_several_rollouts_at_once(ecs: Ecs) -> None:
+    good, bad = ecs.register("judged", container("main", STAYS)), ecs.register("judged", container("main", "exit 1"))
+    endless = ecs.register("judged", container("main", STAYS, healthCheck={"command": ["CMD", "false"]}))
+    names = ["succeeds", "rolls-back", "stopped", "replaced"]
+    for name in names:
+        ecs.serve(name, good)
+    ecs.serve("first", bad)
+    for name in names:
+        assert ecs.rolled_out(name)["status"] == "SUCCESSFUL"
+
+    for name, definition in (("rolls-back", bad), ("stopped", endless), ("replaced", endless)):
+        ecs.api.update_service(cluster="tests", service=name, taskDefinition=definition)
+    ecs.api.stop_service_deployment(serviceDeploymentArn=ecs.service("stopped")["currentServiceDeployment"])
+    ecs.api.update_service(cluster="tests", service="replaced", taskDefinition=good)
+
+    assert judged(ecs, "succeeds", good, None) == Succeeded()
+    ends = {
+        name: judged(ecs, name, definition, good)
+        for name, definition in (("rolls-back", bad), ("stopped", endless), ("replaced", endless), ("first", bad))
+    }
+    assert {name: end.error.__name__ for name, end in ends.items() if isinstance(end, Failed)} == {
+        "rolls-back": "RolloutRolledBack", "stopped": "RolloutRolledBack", "replaced": "RolloutReplaced",
+        "first": "RolloutFailed",
+    }  # fmt: skip
+    for name in ("rolls-back", "stopped", "replaced"):
+        assert stable(ecs, name, 1)["taskDefinition"] == good
+
+
+def test_a_rollout_may_be_done_before_its_last_task_is_there(ecs: Ecs) -> None:
+    early = {"enable": True, "healthyPercent": 50, "sourceServiceRevisionCleanup": "DEFERRED"}
+    ecs.serve("early", ecs.register("early", container("main", STAYS)), 1)
+    assert ecs.rolled_out("early")["status"] == "SUCCESSFUL"
+    ecs.api.update_service(
+        cluster="tests", service="early", forceNewDeployment=True, desiredCount=2,
+        deploymentConfiguration={"earlySuccessCriteria": early},
+    )  # fmt: skip
+
+    assert ecs.rolled_out("early")["status"] == "SUCCESSFUL"
+
+    assert stable(ecs, "early", 2)["deployments"][0]["rolloutState"] == "COMPLETED"
 
 
 # --- failure detection ------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from deploy_runner.local_aws.ecs.backend import Backend
 from deploy_runner.local_aws.ecs.strategies import shifts
 from tests.local_aws.ecs_running import Ecs, container, until, web
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("ecs_strategies")]
 
 STAGES = [
     "PRE_SCALE_UP", "SCALE_UP", "POST_SCALE_UP", "TEST_TRAFFIC_SHIFT", "POST_TEST_TRAFFIC_SHIFT",
@@ -80,7 +80,7 @@ def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
     moto_api_backend.reset()
     usual, Backend.minute = Backend.minute, 0.5
     extensions = ["registry", "ecr", "awslambda", "events", "ecs"]
-    machine = server.start(4711, tmp_path_factory.mktemp("ecs"), extensions)
+    machine = server.start(4801, tmp_path_factory.mktemp("ecs"), extensions)
     try:
         yield Ecs(machine)
     finally:

@@ -14,6 +14,7 @@ from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
 from deploy_runner.local_aws.ecs.services import Service
 
 _MOST_RESULTS = 100
+_MOST_SERVICES = 10
 _MOST_ARNS = 20  # in one DescribeServiceDeployments or DescribeServiceRevisions
 
 
@@ -131,7 +132,10 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
         return ActionResult({"service": service.describe()})
 
     def describe_services(self) -> ActionResult:
-        services, failures = self._ecs.describe_services(self._cluster(), self._get_param("services") or [])
+        names = self._get_param("services") or []
+        if not 1 <= len(names) <= _MOST_SERVICES:
+            raise InvalidParameterException(f"services must have between 1 and {_MOST_SERVICES} names or ARNs.")
+        services, failures = self._ecs.describe_services(self._cluster(), names)
         return ActionResult(
             {"services": [self._with_tags(service.describe()) for service in services], "failures": failures}
         )

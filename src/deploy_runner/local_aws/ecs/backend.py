@@ -22,7 +22,8 @@ from deploy_runner.local_aws.ecs.definitions import overridden, registered
 from deploy_runner.local_aws.ecs.environment import Roles
 from deploy_runner.local_aws.ecs.events import Events
 from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
-from deploy_runner.local_aws.ecs.services import DEFAULTS, Service
+from deploy_runner.local_aws.ecs.service_record import DEFAULTS
+from deploy_runner.local_aws.ecs.services import Service
 from deploy_runner.local_aws.ecs.shapes import input_shape, now
 from deploy_runner.local_aws.ecs.targets import check_load_balancers
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted

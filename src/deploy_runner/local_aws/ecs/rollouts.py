@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from deploy_runner.local_aws.ecs.failure_detection import Alarms, CircuitBreaker
+from deploy_runner.local_aws.ecs.failure_detection import Alarms, CircuitBreaker, Failure
 from deploy_runner.local_aws.ecs.shapes import now, number_id
 from deploy_runner.local_aws.ecs.tasks import Task
 
@@ -196,11 +196,7 @@ class ServiceDeployment:
     lifecycle_stage: str | None = None
     hooks: list[Any] = field(default_factory=list)
     back: Deployment | None = None  # what it goes back to
-    watching: CircuitBreaker | None = None  # what counts now: the rollback has a count of its own
-
-    def __post_init__(self) -> None:
-        """Let the circuit breaker watch the way there."""
-        self.watching = self.breaker
+    back_breaker: CircuitBreaker | None = None  # the way back has a count of its own, and no alarms
 
     @property
     def over(self) -> bool:
@@ -211,6 +207,15 @@ class ServiceDeployment:
     def rolling(self) -> bool:
         """Whether ECS replaces tasks step by step, instead of shifting traffic."""
         return bool(self.configuration["strategy"] == "ROLLING")
+
+    @property
+    def watching(self) -> CircuitBreaker:
+        """What counts failed tasks now."""
+        return self.back_breaker or self.breaker
+
+    def failure(self, desired: int) -> Failure | None:
+        """Return why it fails, if it does now."""
+        return self.watching.failure(desired) or (None if self.back else self.alarms.failure())
 
     def is_now(self, status: str, reason: str = "") -> None:
         """Give it a status; the states that it may go through are in the guide named at the top."""
@@ -228,7 +233,7 @@ class ServiceDeployment:
 
     def goes_back(self, back: Deployment, reason: str) -> None:
         """Roll back to a deployment that was completed, for a reason."""
-        self.back, self.watching = back, CircuitBreaker(self.configuration)
+        self.back, self.back_breaker = back, CircuitBreaker(self.configuration)
         self.rollback = {"reason": reason, "startedAt": now(), "serviceRevisionArn": back.revision.arn}
         self.is_now("ROLLBACK_IN_PROGRESS", reason)
 

@@ -8,13 +8,11 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
 from datetime import datetime
 from typing import Any
 
 from moto.ecs.exceptions import ECSException, InvalidParameterException
 
-from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.ecs import rolling
 from deploy_runner.local_aws.ecs.failure_detection import Alarms, CircuitBreaker, Failure
 from deploy_runner.local_aws.ecs.hooks import NOT_WAITING
@@ -26,6 +24,7 @@ from deploy_runner.local_aws.ecs.rollouts import (
     ServiceDeployment,
     service_deployment_id,
 )
+from deploy_runner.local_aws.ecs.service_record import ServiceRecord
 from deploy_runner.local_aws.ecs.shapes import now
 from deploy_runner.local_aws.ecs.strategies import Shift
 from deploy_runner.local_aws.ecs.targets import FAILED_ELB_CHECKS, Targets
@@ -35,135 +34,31 @@ from deploy_runner.local_aws.machine import Machine
 _BUSY_SECONDS, _IDLE_SECONDS = 0.1, 1.0
 _UNHEALTHY = "Task failed container health checks"
 _IMPAIRED_AFTER = 4  # tasks in a row that never ran; ECS does not say how many
-# What ECS fills in where CreateService says nothing: API_DeploymentConfiguration.
-DEFAULTS = {
-    "deploymentCircuitBreaker": {"enable": False, "rollback": False}, "maximumPercent": 200,
-    "minimumHealthyPercent": 100, "strategy": "ROLLING", "bakeTimeInMinutes": 0,
-}  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
-class ServiceNotStable(DeployRunnerError):
-    """CloudFormation gives up on a service: its rollout has failed."""
-
-
-class Service:
-    """One service, with a scheduler thread. Attribute names are those that moto's own code reads."""
+class Service(ServiceRecord):
+    """One service, with a scheduler thread."""
 
     def __init__(self, backend: Any, cluster: Any, settings: dict[str, Any]) -> None:
+        super().__init__(backend, cluster, settings)
         self._backend, self._machine, self._cluster = backend, backend.machine, cluster
         self.minute: float = backend.minute
-        self.settings = settings  # as CreateService took them
-        self.name: str = settings["serviceName"]
-        self.cluster_name, self.cluster_arn, self.region_name = cluster.name, cluster.arn, backend.region_name
-        self.tags: list[dict[str, str]] = list(settings.get("tags") or [])
-        self.status = "ACTIVE"
-        self.desired_count: int = settings.get("desiredCount") or 0
-        self.scheduling_strategy = settings.get("schedulingStrategy", "REPLICA")
-        self.task_sets: list[Any] = []
-        self.created = self.asked = now()  # asked: when CloudFormation last changed it
-        self.events: deque[dict[str, Any]] = deque(maxlen=100)
-        self.deployments: list[Deployment] = []  # PRIMARY first
-        self.service_deployments: list[ServiceDeployment] = []  # newest first
-        self.revisions: dict[str, Revision] = {}
         self.completed: Deployment | None = None  # the last one that was rolled out well, to go back to
         self._shift: Shift | None = None  # the rollout under way, if it is one that shifts traffic
         self._baked_at: float | None = None  # monotonic; when a rolling update that is done has been watched enough
         self._started: list[Task] = []  # all that have not stopped yet
         self._events: dict[str, list[str]] = {}  # what happened to which tasks since the last event of its kind
-        self._lock = threading.RLock()
         self._wake = threading.Event()
         self._targets = Targets(self.settings, self._machine.state_dir, self._say)
         self._was_steady = False
         self._thread = threading.Thread(target=self._schedule, name=f"service {self.name}", daemon=True)
-
-    # --- what others see --------------------------------------------------------------------------------------------
-
-    @property
-    def arn(self) -> str:
-        """The service's ARN."""
-        where = f"{self.region_name}:{self._backend.account_id}"
-        return f"arn:aws:ecs:{where}:service/{self.cluster_name}/{self.name}"
-
-    physical_resource_id = arn
-
-    @property
-    def launch_type(self) -> str:
-        """FARGATE or EC2."""
-        return str(self.settings.get("launchType") or "FARGATE")
-
-    @property
-    def task_definition(self) -> str:
-        """The ARN of the task definition that is rolled out, or was."""
-        return self.deployments[0].revision.task_definition if self.deployments else self.settings["taskDefinition"]
-
-    @property
-    def deployment_configuration(self) -> dict[str, Any]:
-        """The settings of rollouts, with ECS's defaults."""
-        return DEFAULTS | (self.settings.get("deploymentConfiguration") or {})
 
     @property
     def machine(self) -> Machine:
         """The local AWS that it belongs to."""
         machine: Machine = self._machine
         return machine
-
-    @property
-    def running_count(self) -> int:
-        """How many tasks run."""
-        return sum(d.count(True) for d in self.deployments)
-
-    @property
-    def pending_count(self) -> int:
-        """How many tasks are on their way to run."""
-        return sum(d.count(False) for d in self.deployments)
-
-    @property
-    def primary(self) -> Deployment:
-        """The deployment that the scheduler works for."""
-        return self.deployments[0]
-
-    def is_created(self) -> bool:
-        """Tell CloudFormation whether what it asked for is rolled out. Raises ServiceNotStable if it will not be."""
-        newest = self.service_deployments[0]
-        if newest.over and newest.status != "SUCCESSFUL" and newest.created >= self.asked:
-            tripped = newest.breaker.status == "TRIGGERED"
-            said = "ECS Deployment Circuit Breaker was triggered" if tripped else newest.reason
-            raise ServiceNotStable("Error occurred during operation", said, "Look at why the service's tasks stopped")
-        return newest.over
-
-    def get_cfn_attribute(self, name: str) -> str:
-        """Return what Fn::GetAtt asks for: AWS::ECS::Service."""
-        return {"Name": self.name, "ServiceArn": self.arn}[name]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the service as DescribeServices has it."""
-        with self._lock:
-            hidden = {"cluster", "clientToken", "taskDefinition", "desiredCount", "tags", "role"}
-            described = {key: value for key, value in self.settings.items() if key not in hidden and value is not None}
-            described |= {
-                "serviceArn": self.arn, "serviceName": self.name, "clusterArn": self.cluster_arn, "status": self.status,
-                "desiredCount": self.desired_count, "runningCount": self.running_count,
-                "pendingCount": self.pending_count, "taskDefinition": self.task_definition,
-                "deploymentConfiguration": self.deployment_configuration,
-                "deployments": [d.describe() for d in self.deployments],
-                "events": list(self.events), "createdAt": self.created, "tags": self.tags,
-                "loadBalancers": self.settings.get("loadBalancers") or [],
-                "serviceRegistries": self.settings.get("serviceRegistries") or [],
-                "placementConstraints": [], "placementStrategy": [], "schedulingStrategy": self.scheduling_strategy,
-                "deploymentController": self.settings.get("deploymentController") or {"type": "ECS"},
-                "propagateTags": self.settings.get("propagateTags") or "NONE",
-                "enableECSManagedTags": bool(self.settings.get("enableECSManagedTags")),
-                "enableExecuteCommand": bool(self.settings.get("enableExecuteCommand")),
-                "platformVersion": self.settings.get("platformVersion") or "LATEST", "platformFamily": "Linux",
-                "launchType": None if self.settings.get("capacityProviderStrategy") else self.launch_type,
-            }  # fmt: skip
-            if self.settings.get("role"):
-                described["roleArn"] = self.settings["role"]
-            if self.service_deployments:
-                described["currentServiceDeployment"] = self.service_deployments[0].arn
-                described["currentServiceRevisions"] = [d.summary() for d in self.deployments]
-            return described
 
     # --- what others do ---------------------------------------------------------------------------------------------
 
@@ -421,10 +316,7 @@ class Service:
         self._publish()
         self._count()
         rollout = self._rollout()
-        if rollout and rollout.watching and (why := rollout.watching.failure(self.desired_count)):
-            rollout.breaker.status = "TRIGGERED"
-            self.fail(rollout, why)
-        elif rollout and not rollout.back and (why := rollout.alarms.failure()):
+        if rollout and (why := rollout.failure(self.desired_count)):
             self.fail(rollout, why)
         if self._shift:
             self._shift.step()
@@ -439,7 +331,8 @@ class Service:
         primary, rollout = self.primary, self._rollout()
         others = any(d.alive() for d in self.deployments[1:])
         reached = self.serves(primary, self.desired_count) and not others
-        if rollout and rollout.rolling and reached and primary.state == "IN_PROGRESS" and self._baked(rollout):
+        rolling_on = rollout is not None and rollout.rolling and primary.state == "IN_PROGRESS"
+        if rollout and rolling_on and (reached or self._early(rollout, others)) and self._baked(rollout):
             self.complete(rollout)
         steady = reached and primary.state == "COMPLETED"
         if steady and not self._was_steady:
@@ -450,6 +343,15 @@ class Service:
                 self._act("CAPACITY_PROVIDER_STEADY_STATE", capacity_providers=providers)
         self._was_steady = steady
         return self._rollout() is not None or not (steady or primary.state == "FAILED")
+
+    def _early(self, rollout: ServiceDeployment, others: bool) -> bool:
+        """Tell whether a rollout is done before all of its tasks are there: API_DeploymentEarlySuccessCriteria."""
+        criteria = rollout.configuration.get("earlySuccessCriteria") or {}
+        if not criteria.get("enable") or rollout.back:
+            return False
+        healthy = sum(self._healthy(task) for task in self.primary.alive())
+        enough = healthy * 100 >= self.desired_count * criteria.get("healthyPercent", 100)
+        return enough and (not others or criteria.get("sourceServiceRevisionCleanup") == "DEFERRED")
 
     def _baked(self, rollout: ServiceDeployment) -> bool:
         """Tell whether all new tasks have run as long as they are to be watched: "Bake time" of deployment alarms."""
@@ -522,7 +424,9 @@ class Service:
     def _work(self) -> None:
         """Start and stop tasks."""
         primary = self.primary
-        if primary.state == "FAILED":
+        if primary.state == "FAILED":  # it starts no task any more, but may be scaled in
+            for deployment in self.deployments:
+                self._keep(deployment, min(len(deployment.alive()), self.desired_count))
             return
         if self._shift:
             for deployment in self.deployments:
