@@ -3,6 +3,7 @@
 import io
 import json
 import subprocess
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -205,6 +206,29 @@ def test_a_container_is_as_its_definition_says(ecs: Ecs) -> None:
     assert ecs.task(arn)["stoppedReason"] == "Task stopped by user"
 
 
+def test_an_images_own_stop_signal_asks_its_container_to_end(ecs: Ecs) -> None:
+    dockerfile = f"""FROM {BUSYBOX}
+    STOPSIGNAL SIGINT
+    CMD ["sh", "-c", "trap 'exit 7' INT; sleep 100 & wait"]
+    """
+    ecs.client("ecr").create_repository(repositoryName="signal")
+    image = f"{ecs.machine.registry}/signal:1"
+    ecs.machine.engine.client.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=image)
+    ecs.machine.engine.client.api.push(image)
+    arn = ecs.start(ecs.register("signal", {"name": "main", "image": image}))
+    until(lambda: ecs.task(arn), lambda task: task["lastStatus"] == "RUNNING")
+    time.sleep(0.3)  # the shell sets its trap
+
+    ecs.api.stop_task(cluster="tests", task=arn)
+
+    task = ecs.ended(arn)
+    assert task["containers"][0]["exitCode"] == 7
+    # AND a tag is told with the digest that ECR has for it
+    (pushed,) = ecs.client("ecr").describe_images(repositoryName="signal")["imageDetails"]
+    assert task["containers"][0]["image"] == image
+    assert task["containers"][0]["imageDigest"] == pushed["imageDigest"]
+
+
 def test_containers_stop_in_the_reverse_of_the_order_in_which_they_start(ecs: Ecs) -> None:
     database = container(
         "database", "trap 'cat /workspace/app; exit 0' TERM; sleep 100 & wait", mountPoints=WORKSPACE
@@ -322,6 +346,8 @@ def test_overrides_and_sizes_are_described(ecs: Ecs) -> None:
         "containerOverrides": [{"name": "main"}, {"name": "other", "command": ["true"], "memoryReservation": 64}],
     }  # fmt: skip
     assert task["containers"][1]["memoryReservation"] == "64"
+    (subnet,) = ecs.client("ec2").describe_subnets(SubnetIds=[ecs.subnet])["Subnets"]
+    assert (task["availabilityZone"], task["platformVersion"]) == (subnet["AvailabilityZone"], "1.4.0")
     order = ("createdAt", "connectivityAt", "pullStartedAt", "pullStoppedAt", "startedAt", "stoppingAt",
              "executionStoppedAt", "stoppedAt")  # fmt: skip
     assert [task[name] for name in order] == sorted(task[name] for name in order)
@@ -338,6 +364,7 @@ def test_overrides_and_sizes_are_described(ecs: Ecs) -> None:
     refused("InvalidParameterException", "at most 8192", overrides={"taskRoleArn": "r" * 8192})
     refused("InvalidParameterException", "startedBy", startedBy="x" * 129)
     refused("InvalidParameterException", "count", count=11)
+    refused("PlatformUnknownException", "platform", platformVersion="9.9.9")
 
 
 def test_a_request_that_comes_twice_starts_one_task(ecs: Ecs) -> None:

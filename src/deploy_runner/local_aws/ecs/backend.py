@@ -18,7 +18,7 @@ from moto.ecs.exceptions import EcsClientException, ECSException, InvalidParamet
 from moto.ecs.models import EC2ContainerServiceBackend
 
 from deploy_runner.local_aws.ecs import failure_detection, strategies
-from deploy_runner.local_aws.ecs.definitions import overridden, registered
+from deploy_runner.local_aws.ecs.definitions import overridden, platform_version, registered
 from deploy_runner.local_aws.ecs.environment import Roles
 from deploy_runner.local_aws.ecs.events import Events
 from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
@@ -203,6 +203,7 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
             cluster=cluster, definition=definition, launch_type=launch_type, capacity_provider=provider,
             group=request.get("group") or f"family:{definition.family}", started_by=request.get("startedBy") or "",
             overrides=overrides, network=network, tags=tags, execute_command=bool(request.get("enableExecuteCommand")),
+            platform_version=platform_version(request),
         )  # fmt: skip
         tasks = [Task(self, wanted) for _ in range(count)]
         for task in tasks:

@@ -22,6 +22,10 @@ from deploy_runner.local_aws.ecs.logs import LogStream
 from deploy_runner.local_aws.machine import Machine
 
 _POLL_SECONDS = 0.25
+_MANIFESTS = (
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
+)
 _SHELL = ["/bin/sh", "-c"]
 _NEVER = 24 * 3600 * 10**9  # nanoseconds: the engine is not to run a health check by itself
 # Every task runs on this machine, so that is what an image must be for, whatever its runtimePlatform says.
@@ -88,9 +92,13 @@ def is_kaniko(image: str) -> bool:
 def pull(machine: Machine, image: str) -> tuple[str, str]:
     """Have an image, and return its id and its digest ("" if it has none). Raises CannotPull.
 
-    Images of our registry are always asked for, as on Fargate, which keeps none: a digest that is gone is noticed.
+    Images of our registry are always asked for, as on Fargate, which keeps none: a digest that is gone is noticed. A
+    tag is looked up there once, and what it stood for is pulled: an engine that has built the image itself knows it by
+    a digest of its own.
     """
     client = machine.engine.client
+    with contextlib.suppress(OSError):  # the engine says what is wrong with it
+        image = with_digest(image, digest_in_registry(machine, image))
     repository, tag = split_image(image)
     tag = _registered(machine, repository, tag) or tag
     by_digest = tag.startswith("sha256:")
@@ -130,6 +138,18 @@ def _registered(machine: Machine, repository: str, tag: str) -> str | None:
     with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         return str(answer.headers["Docker-Content-Digest"])
     return None
+
+
+def digest_in_registry(machine: Machine, image: str) -> str:
+    """Return what a tag, or a digest, stands for in our registry; "" for an image of another. Raises OSError."""
+    repository, reference = split_image(image)
+    registry, _, name = repository.partition("/")
+    if registry != machine.registry:
+        return ""
+    url = f"http://{registry}/v2/{name}/manifests/{reference}"
+    request = urllib.request.Request(url, headers={"Accept": _MANIFESTS}, method="HEAD")
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return str(answer.headers.get("Docker-Content-Digest") or "")
 
 
 def _why_not_pulled(image: str, said: str) -> str:

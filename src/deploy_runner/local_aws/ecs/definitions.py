@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from moto.ecs.exceptions import EcsClientException, InvalidParameterException
+from moto.ecs.exceptions import EcsClientException, ECSException, InvalidParameterException
 
 GIB = 1024  # MiB
 # Task size: .../developerguide/fargate-tasks-services.html#fargate-tasks-size. CPU units -> MiB.
@@ -23,6 +23,7 @@ FARGATE_SIZES: dict[int, Iterable[int]] = {
     8192: range(16 * GIB, 60 * GIB + 1, 4 * GIB),
     16384: range(32 * GIB, 120 * GIB + 1, 8 * GIB),
 }
+PLATFORM_VERSIONS = ("1.3.0", "1.4.0")  # of Linux
 EPHEMERAL_GIB = range(21, 201)  # API_EphemeralStorage
 TIMEOUTS = range(2, 121)  # seconds: startTimeout and stopTimeout on Fargate
 # API_HealthCheck: the least, the most, and the default
@@ -125,6 +126,17 @@ def overridden(request: dict[str, Any], definition: Any) -> dict[str, Any]:
         check_size(sizes.get("cpu") or definition.cpu, sizes.get("memory") or definition.memory)
     check_storage(given.get("ephemeralStorage"))
     return given | sizes
+
+
+def platform_version(request: dict[str, Any]) -> str:
+    """Return the version of Fargate's platform that RunTask's or CreateService's input asks for.
+
+    .../developerguide/platform-fargate.html: LATEST is 1.4.0. Raises PlatformUnknownException.
+    """
+    version = request.get("platformVersion") or "LATEST"
+    if version not in ("LATEST", *PLATFORM_VERSIONS):
+        raise ECSException("PlatformUnknownException", "The specified platform doesn't exist.")
+    return PLATFORM_VERSIONS[-1] if version == "LATEST" else str(version)
 
 
 def _with_ports(container: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import re
 import secrets
 import signal
 import socket
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
-from deploy_runner.local_aws.ecs.containers import Plan, split_image
+from deploy_runner.local_aws.ecs.containers import Plan, digest_in_registry, split_image
 from deploy_runner.local_aws.iam.authority import AccessDenied, TokenInvalid, check, session_of
 from deploy_runner.local_aws.iam.evaluate import Asked
 from deploy_runner.local_aws.iam.requests import Call, image_need
@@ -50,10 +49,6 @@ _NO_DOCKERFILE = (
 _PUSH = (
     "BatchCheckLayerAvailability", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "PutImage",
 )  # fmt: skip
-_MANIFESTS = (
-    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, "
-    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json"
-)
 
 
 class KanikoError(Exception):
@@ -270,19 +265,9 @@ class KanikoBuild:
                 return ""
             if error:
                 raise KanikoError(f"error pushing image: failed to push to destination {destination}: {error.strip()}")
-        digest = self._digest(repository, tag)
+        digest = digest_in_registry(self._machine, destination)
         self._plan.logs.line(f"Pushed {repository}@{digest}")
         return digest
-
-    def _digest(self, repository: str, tag: str) -> str:
-        registry, _, name = repository.partition("/")
-        if registry != self._machine.registry:
-            return ""
-        request = urllib.request.Request(
-            f"http://{registry}/v2/{name}/manifests/{tag}", headers={"Accept": _MANIFESTS}, method="HEAD"
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return str(answer.headers.get("Docker-Content-Digest") or "")
 
     def _write_digests(self, flags: dict[str, list[str]], destinations: list[str], digest: str) -> None:
         named = [f"{split_image(destination)[0]}@{digest}" for destination in destinations]

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from docker.errors import DockerException
+from moto.ec2.models import ec2_backends
 
 from deploy_runner.local_aws.ecs.containers import (
     CannotPull,
@@ -208,7 +209,7 @@ class Task:
             "platformVersion": wanted.platform_version, "platformFamily": "Linux",
             "cpu": wanted.overrides.get("cpu") or definition.cpu,
             "memory": wanted.overrides.get("memory") or definition.memory,
-            "availabilityZone": f"{self._backend.region_name}a", "enableExecuteCommand": wanted.execute_command,
+            "availabilityZone": self._zone, "enableExecuteCommand": wanted.execute_command,
             "attributes": [{"name": "ecs.cpu-architecture", "value": machine_arch}],
             "ephemeralStorage": storage or {"sizeInGiB": _STORAGE_GIB},
             "fargateEphemeralStorage": storage or {"sizeInGiB": _STORAGE_GIB},
@@ -223,6 +224,13 @@ class Task:
         if self.stopped_reason:
             task |= {"stoppedReason": self.stopped_reason}
         return task
+
+    @property
+    def _zone(self) -> str:
+        """The Availability Zone of the task's subnet."""
+        subnets = (self._wanted.network.get("awsvpcConfiguration") or {}).get("subnets") or [""]
+        zones = ec2_backends[self._backend.account_id][self._backend.region_name].subnets
+        return next((zone for zone, known in zones.items() if subnets[0] in known), f"{self._backend.region_name}a")
 
     def _describe(self, container: Container) -> dict[str, Any]:
         eni = self._attachment
