@@ -9,6 +9,7 @@ from botocore.model import ListShape, MapShape, Shape, StringShape, StructureSha
 from moto.ecs.models import EC2ContainerServiceBackend
 from moto.ecs.responses import EC2ContainerServiceResponse
 
+from deploy_runner.local_aws.ecs.containers import why_not_pulled, why_not_started
 from deploy_runner.local_aws.ecs.failure_detection import threshold
 from deploy_runner.local_aws.ecs.kaniko import KanikoError, parse
 from deploy_runner.local_aws.ecs.shapes import from_template, input_shape
@@ -241,6 +242,52 @@ def test_kanikos_flags_are_read_as_its_own_parser_reads_them() -> None:
     for wrong in (["--bogus"], ["--cache", "true"], ["--destination"], ["build"]):
         with pytest.raises(KanikoError):
             parse(wrong)
+
+
+PULL = "CannotPullContainerError: pull image manifest has been retried 1 time(s): "
+DENIED = (
+    "pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: "
+    "authorization failed"
+)
+
+
+@pytest.mark.parametrize(
+    ("image", "engine", "ecs"),
+    [
+        ("app:1", "manifest for app:1 not found: manifest unknown: manifest unknown",
+         "failed to resolve ref docker.io/library/app:1: docker.io/library/app:1: not found"),
+        ("me/app:1", "pull access denied for me/app, repository does not exist: denied: x",
+         f"failed to resolve ref docker.io/me/app:1: {DENIED}"),
+        ("x.io/a:1", "unable to retrieve auth token: invalid username/password: unauthorized: incorrect",
+         f"failed to resolve ref x.io/a:1: {DENIED}"),
+        ("x.io/a:1", "no matching manifest for linux/amd64 in the manifest list entries",
+         "image Manifest does not contain descriptor matching platform 'linux/"),
+        ("x.io/a:1", 'choosing image instance: no image found in manifest list for architecture amd64, variant ""',
+         "image Manifest does not contain descriptor matching platform 'linux/"),
+        ("x.io/a:1", 'Get "https://x.io/v2/": dial tcp 10.0.0.1:443: i/o timeout',
+         'failed to resolve ref x.io/a:1: failed to do request: Get "https://x.io/v2/": dial tcp 10.0.0.1:443: i/o '
+         "timeout"),
+    ],
+)  # fmt: skip
+def test_what_docker_and_podman_say_of_an_image_is_said_as_ecs_does(image: str, engine: str, ecs: str) -> None:
+    assert why_not_pulled(image, engine).startswith(PULL + ecs)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        'failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed'
+        ': unable to start container process: exec: "x": executable file not found in $PATH: unknown',
+        'runc: runc create failed: unable to start container process: exec: "x": executable file not found in $PATH: '
+        "OCI runtime attempted to invoke a command that was not found",
+    ],
+)  # fmt: skip
+def test_what_docker_and_podman_say_of_a_program_is_said_as_ecs_does(engine: str) -> None:
+    assert why_not_started(engine) == (
+        "CannotStartContainerError: ResourceInitializationError: failed to create new container runtime task: failed "
+        "to create shim task: OCI runtime create failed: runc create failed: unable to start container process: exec: "
+        '"x": executable file not found in $PATH: unknown'
+    )
 
 
 def test_moto_itself_still_lacks_what_is_added_here() -> None:

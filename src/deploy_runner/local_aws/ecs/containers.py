@@ -111,13 +111,13 @@ def pull(machine: Machine, image: str) -> tuple[str, str]:
         except DockerException as failed:
             error = getattr(failed, "explanation", None) or str(failed)
         if error:
-            raise CannotPull(_why_not_pulled(image, error.strip()))
+            raise CannotPull(why_not_pulled(image, error.strip()))
     try:
         attributes = client.api.inspect_image(name)
     except DockerException as failed:
-        raise CannotPull(_why_not_pulled(image, "not found")) from failed
+        raise CannotPull(why_not_pulled(image, "not found")) from failed
     if attributes.get("Architecture") not in (None, "", _ARCHITECTURE):
-        raise CannotPull(_why_not_pulled(image, "no matching manifest"))
+        raise CannotPull(why_not_pulled(image, "no matching manifest"))
     digests = [d.partition("@")[2] for d in attributes.get("RepoDigests") or [] if d.startswith(repository)]
     return attributes["Id"], tag if by_digest else (digests[0] if digests else "")
 
@@ -152,7 +152,7 @@ def digest_in_registry(machine: Machine, image: str) -> str:
         return str(answer.headers.get("Docker-Content-Digest") or "")
 
 
-def _why_not_pulled(image: str, said: str) -> str:
+def why_not_pulled(image: str, said: str) -> str:
     """Return what ECS makes of an engine's error: .../developerguide/task_cannot_pull_image.html"""
     failed = "CannotPullContainerError: pull image manifest has been retried 1 time(s): "
     registry = split_image(image)[0].partition("/")[0]
@@ -248,7 +248,7 @@ class EngineContainer:
             engine.hold_bridge_address()
         except APIError as error:
             self.remove()
-            raise CannotStart(_why_not_started(str(error.explanation or error))) from error
+            raise CannotStart(why_not_started(str(error.explanation or error))) from error
         if "mem_limit" in more:
             self._memory_kills = _memory_kills(engine.client.api.inspect_container(self.id)["State"]["Pid"])
         self._reader = threading.Thread(target=self._read, args=(output,), name=f"{plan.name} logs", daemon=True)
@@ -378,7 +378,7 @@ def _memory_kills(pid: int) -> Path | None:
     return None
 
 
-def _why_not_started(said: str) -> str:
+def why_not_started(said: str) -> str:
     """Return what Fargate makes of an engine's error: .../userguide/stopped-task-error-codes.html"""
     runtime = re.search(r"unable to start container process: .*?(?=: unknown|: OCI|$)", said)
     why = (
