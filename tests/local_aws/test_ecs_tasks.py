@@ -401,7 +401,8 @@ def test_a_task_that_is_stopped_may_end_by_itself(ecs: Ecs) -> None:
     definition = ecs.register("stopped", container("main", "trap 'echo bye; exit 5' TERM; sleep 100 & wait"))
     arn = ecs.start(definition)
     until(lambda: ecs.task(arn), lambda task: task["lastStatus"] == "RUNNING")
-    assert ecs.api.list_tasks(cluster="tests", family="stopped")["taskArns"] == [arn]
+    assert ecs.api.list_tasks(cluster="tests", family="stopped", launchType="FARGATE")["taskArns"] == [arn]
+    assert ecs.api.list_tasks(cluster="tests", family="stopped", launchType="EC2")["taskArns"] == []
 
     ecs.api.stop_task(cluster="tests", task=arn, reason="no longer needed")
 

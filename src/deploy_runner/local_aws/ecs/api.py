@@ -114,7 +114,8 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
         )  # fmt: skip
         if self._get_param("serviceName"):
             self._ecs._get_service(self._cluster(), self._get_param("serviceName"))
-        return self._page([task.task_arn for task in tasks], "taskArns")
+        launch_type = self._get_param("launchType")
+        return self._page([t.task_arn for t in tasks if launch_type in (None, t.launch_type)], "taskArns")
 
     def stop_task(self) -> ActionResult:
         task = self._ecs.stop_task(self._cluster(), self._get_param("task"), self._get_param("reason"))
