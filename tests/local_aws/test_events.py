@@ -42,6 +42,17 @@ def queue(aws: Any, name: str) -> tuple[str, str]:
     return aws("sqs").create_queue(QueueName=name)["QueueUrl"], f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
 
 
+def let_in(aws: Any, url: str, queue_arn: str, rule_name: str) -> None:
+    """Write a queue's policy: EventBridge may send to it for one rule."""
+    statement = {
+        "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{rule_name}"}},
+    }  # fmt: skip
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    aws("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+
+
 def next_message(aws: Any, url: str, seconds: float = 8) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -70,6 +81,10 @@ def test_a_function_gets_the_event_through_its_alias(aws: Any) -> None:
     letters, letters_arn = queue(aws, "letters")
     arn = rule(aws, "tasks", {"source": ["aws.ecs"]}, Arn=alias, DeadLetterConfig={"Arn": letters_arn})
 
+    # A dead-letter queue has to let EventBridge in: "Using dead-letter queues to process undelivered events".
+    emit(ACCOUNT, REGION, "aws.ecs", "ECS Task State Change", ["arn:task"], {"lastStatus": "PENDING"})
+    assert next_message(aws, letters, 0.5) is None
+    let_in(aws, letters, letters_arn, "tasks")
     emit(ACCOUNT, REGION, "aws.ecs", "ECS Task State Change", ["arn:task"], {"lastStatus": "STOPPED"})
     buried = next_message(aws, letters)
     assert buried["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "NO_PERMISSIONS"
@@ -99,14 +114,10 @@ def test_a_queue_gets_only_what_its_policy_lets_in(aws: Any) -> None:
     entry = {"Source": "deploy-runner", "DetailType": "Deployed", "Detail": json.dumps({"app": "cineos"})}
     assert aws("events").put_events(Entries=[entry])["FailedEntryCount"] == 0
     assert next_message(aws, url, 0.5) is None
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": arn,
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    aws("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
+    let_in(aws, url, arn, "another")
+    aws("events").put_events(Entries=[entry])
+    assert next_message(aws, url, 0.5) is None
+    let_in(aws, url, arn, "own")
     aws("events").put_events(Entries=[entry])
     assert json.loads(next_message(aws, url)["Body"])["detail"] == {"app": "cineos"}
 

@@ -7,7 +7,6 @@ their code with `$LATEST`. The Runtime API is as in "Using the Lambda runtime AP
 import base64
 import contextlib
 import copy
-import fnmatch
 import hashlib
 import importlib.util
 import io
@@ -44,6 +43,7 @@ from deploy_runner.local_aws.iam.authority import (
     NEVER_RENEWED_SECONDS,
     CannotAssume,
     assume_as_service,
+    lets_service,
     refusal,
     trusts_service,
 )
@@ -564,19 +564,7 @@ def may_invoke(function: Any, qualifier: str | None, service: str, source_arn: s
     """Whether the function's resource policy lets a service of AWS invoke it in the name of `source_arn`."""
     base = _latest(function).function_arn
     resource = f"{base}:{qualifier}" if qualifier else base
-    for statement in function.policy.statements:
-        principal = statement.get("Principal")
-        named = principal.get("Service") if isinstance(principal, dict) else principal
-        if named not in (service, "*") or statement.get("Resource") != resource:
-            continue
-        if statement.get("Action") not in ("lambda:InvokeFunction", "lambda:*"):
-            continue
-        condition = statement.get("Condition") or {}
-        pattern = (condition.get("ArnLike") or {}).get("AWS:SourceArn", source_arn)
-        account = (condition.get("StringEquals") or {}).get("AWS:SourceAccount", function.account_id)
-        if fnmatch.fnmatchcase(source_arn, pattern) and account == function.account_id:
-            return True
-    return False
+    return lets_service("lambda:InvokeFunction", resource, service, source_arn)
 
 
 def resolve(arn_or_name: str, qualifier: str | None = None) -> tuple[str, str | None]:

@@ -27,7 +27,7 @@ from moto.sqs.models import sqs_backends
 
 from deploy_runner.local_aws.awslambda import may_invoke, resolve, send
 from deploy_runner.local_aws.faults import Faults
-from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service
+from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service, lets_service
 from deploy_runner.local_aws.machine import Machine
 
 log = logging.getLogger(__name__)
@@ -125,13 +125,13 @@ def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
         topic = sns_backends[account][region].topics.get(arn)
         if topic is None:
             raise NotDelivered("RESOURCE_NOT_FOUND", f"Topic {arn} does not exist")
-        _must_allow(topic._policy_json, "sns:Publish", arn)
+        _must_allow("sns:Publish", arn, rule)
         send(account, arn, text)
     elif service == "sqs":
         queue = sqs_backends[account][region].queues.get(arn.rpartition(":")[2])
         if queue is None:
             raise NotDelivered("RESOURCE_NOT_FOUND", f"Queue {arn} does not exist")
-        _must_allow(json.loads(queue.policy) if isinstance(queue.policy, str) else queue.policy, "sqs:SendMessage", arn)
+        _must_allow("sqs:SendMessage", arn, rule)
         send(account, arn, text)
     elif service == "states":
         session = boto3.Session(**_credentials(machine, rule, target), region_name=region)
@@ -170,22 +170,10 @@ def _credentials(machine: Machine, rule: Any, target: dict[str, Any]) -> dict[st
     }  # fmt: skip
 
 
-def _must_allow(policy: Any, action: str, arn: str) -> None:
-    """Raise NotDelivered unless a topic's or queue's policy lets EventBridge in."""
-    statements = (policy or {}).get("Statement") or []
-    for statement in [statements] if isinstance(statements, dict) else statements:
-        principal = statement.get("Principal")
-        services = principal.get("Service") if isinstance(principal, dict) else principal
-        actions = (
-            [statement.get("Action")] if isinstance(statement.get("Action"), str) else statement.get("Action") or []
-        )
-        named = {str(name).lower() for name in actions}
-        service = action.partition(":")[0]
-        if statement.get("Effect") == "Allow" and named & {action.lower(), f"{service}:*", "*"}:
-            allowed = [services] if isinstance(services, str) else services or []
-            if "events.amazonaws.com" in allowed or ("*" in allowed and not statement.get("Condition")):
-                return
-    raise NotDelivered("NO_PERMISSIONS", f"The policy of {arn} does not let events.amazonaws.com do {action}")
+def _must_allow(action: str, arn: str, rule: Any) -> None:
+    """Raise NotDelivered unless a topic's or queue's policy lets EventBridge in for a rule."""
+    if not lets_service(action, arn, "events.amazonaws.com", rule.arn):
+        raise NotDelivered("NO_PERMISSIONS", f"The policy of {arn} does not let events.amazonaws.com do {action}")
 
 
 @dataclass
@@ -241,6 +229,7 @@ def _deliver_or_bury(
                 "RETRY_ATTEMPTS": "0", "EXHAUSTED_RETRY_CONDITION": "NonRetryable",
             }  # fmt: skip
             try:
+                _must_allow("sqs:SendMessage", letters, rule)
                 send(rule.account_id, letters, json.dumps(event), facts)
             except Exception:
                 log.exception("the dead letter queue %s does not take the event either", letters)

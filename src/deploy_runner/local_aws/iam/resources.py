@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from moto.awslambda.models import lambda_backends
+from moto.awslambda.utils import get_backend
 from moto.core.exceptions import JsonRESTError
 from moto.ecr.models import ecr_backends
 from moto.events.models import events_backends
@@ -63,7 +63,7 @@ def _bus(account: str, region: str, name: str, _: str) -> Any:
 def _function(account: str, region: str, name: str, _: str) -> Any:
     name, _, qualifier = name.removeprefix("function:").partition(":")
     try:
-        function = lambda_backends[account][region].get_function(name, qualifier or None)
+        function = get_backend(account, region).get_function(name, qualifier or None)
     except JsonRESTError:
         return None
     return {"Version": "2012-10-17", "Statement": list(function.policy.statements)}
