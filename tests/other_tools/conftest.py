@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 PORT = 4656
 CLUSTER = "tools"
 BUSYBOX = "public.ecr.aws/docker/library/busybox:stable"
+NO_IMAGE = "public.ecr.aws/docker/library/none:1"
 GOOD = "trap 'exit 0' TERM; sleep 1000 & wait"
 CRASH = "exit 1"
 BREAKER = {"enable": True, "rollback": False}

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .conftest import BREAKER, CLUSTER, ROLLBACK, Aws, ended, until
+from .conftest import BREAKER, CLUSTER, NO_IMAGE, ROLLBACK, Aws, ended, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("other_tools")]
 
@@ -13,13 +13,14 @@ Told = tuple[int, str, str]  # exit code, stdout, stderr
 
 @pytest.fixture(scope="module")
 def deploys(aws: Aws) -> dict[str, Told]:
-    """Five rollouts at once, and what `ecs deploy` says of each."""
-    aws.serve(changed=BREAKER, tripped=BREAKER, back=ROLLBACK, looping=None, waiting=None)
+    """Six rollouts at once, and what `ecs deploy` says of each."""
+    aws.serve(changed=BREAKER, tripped=BREAKER, back=ROLLBACK, looping=None, missing=None, waiting=None)
     options = {
         "changed": ["-e", "web", "GREETING", "hello"],
         "tripped": ["-c", "web", "false"],
         "back": ["-c", "web", "false"],
-        "looping": ["-c", "web", "false", "--rollback"],
+        "looping": ["-c", "web", "false", "--timeout", "10"],
+        "missing": ["-i", "web", NO_IMAGE, "--rollback"],
         "waiting": ["-h", "web", "false", "300", "2", "1", "0", "--timeout", "4"],  # its first check is far away
     }
     running = {name: aws.start("ecs", "deploy", CLUSTER, name, *more) for name, more in options.items()}
@@ -66,17 +67,29 @@ def test_a_deployment_that_ecs_takes_back_is_told_as_a_success(aws: Aws, deploys
     until(lambda: aws.service("back")["runningCount"], lambda count: count == 2)
 
 
-def test_a_deployment_that_crashes_again_and_again_is_taken_back_by_the_tool(
+def test_a_deployment_that_crashes_again_and_again_is_told_when_one_does_not_wait_longer(
     aws: Aws, deploys: dict[str, Told]
 ) -> None:
-    code, said, complained = deploys["looping"]
+    code, _, complained = deploys["looping"]
 
     assert code == 1
-    assert re.search(r"ERROR: \(service looping\) is unable to consistently start tasks successfully\.", complained)
-    assert "Rolling back to task definition: looping:1" in said
+    assert re.search(r"\d+ tasks failed to start", complained)
+    assert "Deployment failed due to timeout" in complained
+    assert aws.rollout("looping") == "IN_PROGRESS"
+
+
+def test_a_deployment_that_cannot_start_is_told_at_once_and_taken_back_by_the_tool(
+    aws: Aws, deploys: dict[str, Told]
+) -> None:
+    """Only of tasks that never ran ECS says this: AmazonECS/latest/developerguide/service-throttle-logic.html."""
+    code, said, complained = deploys["missing"]
+
+    assert code == 1
+    assert re.search(r"ERROR: \(service missing\) is unable to consistently start tasks successfully\.", complained)
+    assert "Rolling back to task definition: missing:1" in said
     assert "Rollback successful" in said
-    assert "service has been rolled back to previous task definition: looping:1" in complained
-    assert (aws.revision("looping"), aws.status("looping:2")) == ("looping:1", "INACTIVE")
+    assert "service has been rolled back to previous task definition: missing:1" in complained
+    assert (aws.revision("missing"), aws.status("missing:2")) == ("missing:1", "INACTIVE")
 
 
 def test_a_deployment_that_takes_longer_than_one_waits(aws: Aws, deploys: dict[str, Told]) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import WaiterError
 
-from .conftest import BREAKER, CLUSTER, CRASH, GOOD, ROLLBACK, Aws, ended, until
+from .conftest import BREAKER, CLUSTER, CRASH, GOOD, NO_IMAGE, ROLLBACK, Aws, ended, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("other_tools")]
 
 STEADY = f"echo version 2; {GOOD}"
 MISSING = 'For expression "failures[].reason" we matched expected path: "MISSING" at least once'
-NO_IMAGE = "public.ecr.aws/docker/library/none:1"
 
 
 @pytest.fixture(scope="module", autouse=True)
