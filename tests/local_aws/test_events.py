@@ -122,6 +122,19 @@ def test_a_queue_gets_only_what_its_policy_lets_in(aws: Any) -> None:
     assert json.loads(next_message(aws, url)["Body"])["detail"] == {"app": "cineos"}
 
 
+def test_a_log_group_gets_the_event_as_it_is(aws: Any) -> None:
+    logs = aws("logs")
+    logs.create_log_group(logGroupName="/events")
+    rule(aws, "logged", {"source": ["deploy-runner"]}, Arn=f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/events")
+    aws("events").put_events(Entries=[{"Source": "deploy-runner", "DetailType": "Logged", "Detail": '{"a": 1}'}])
+    deadline = time.monotonic() + 8
+    while not (found := logs.filter_log_events(logGroupName="/events")["events"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    event = json.loads(found[0]["message"])
+    assert (event["detail-type"], event["detail"]) == ("Logged", {"a": 1})
+
+
 def test_nobody_else_can_speak_for_aws(aws: Any) -> None:
     entries = [{"Source": source, "DetailType": "x", "Detail": "{}"} for source in ("aws.ecs", "mine")]
     answer = aws("events").put_events(Entries=entries)

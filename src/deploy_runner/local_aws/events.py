@@ -22,6 +22,7 @@ from moto.awslambda.utils import get_backend
 from moto.core.exceptions import JsonRESTError
 from moto.events.models import UNDEFINED, EventPattern, EventsBackend, Rule, events_backends
 from moto.events.responses import EventsHandler
+from moto.logs.models import logs_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
@@ -149,7 +150,12 @@ def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
             ):
                 other.send_to_targets(copy.deepcopy(event))
     elif service == "logs":
-        rule._send_to_cw_log_group(arn.split(":log-group:")[1].removesuffix(":*"), copy.deepcopy(event))
+        # moto's own cannot read a time that is text, as events have it.
+        group, stream = arn.split(":log-group:")[1].removesuffix(":*"), str(uuid.uuid4())
+        logs = logs_backends[account][region]
+        logs.create_log_stream(group, stream)
+        written = {"timestamp": int(datetime.now(UTC).timestamp() * 1000), "message": text}
+        logs.put_log_events(group, stream, [written])
     else:
         raise NotDelivered("SDK_CLIENT_ERROR", f"Local AWS delivers no events to {arn}")
 
