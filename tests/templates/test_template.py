@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,18 @@ def test_a_function(main: Stack, logical_id: str, folder: str) -> None:
         "PUSH_ROLE_ARN_PREFIX": arn("iam", "role/deploy-runner/push/push-", ""),
         "REGISTRY_PREFIX": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
     }
+
+
+@pytest.mark.parametrize(("architecture", "platform"), [("arm64", "aarch64"), ("x86_64", "x86_64")])
+def test_functions_and_their_libraries_are_for_the_processor_that_was_asked_for(
+    architecture: str, platform: str
+) -> None:
+    functions = Stack(packaged(), REQUIRED | {"LambdaArchitecture": architecture}).of_type("AWS::Lambda::Function")
+    assert [function["Architectures"] for function in functions.values()] == [[architecture]] * len(FUNCTIONS)
+
+    command = ["make", "--dry-run", "build-ValidateRequestFunction", f"LAMBDA_ARCHITECTURE={architecture}"]
+    recipe = subprocess.run([*command, "ARTIFACT=nowhere"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"--python-platform {platform}-manylinux2014" in recipe
 
 
 @pytest.mark.parametrize("logical_id", FUNCTIONS)
