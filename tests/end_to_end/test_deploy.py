@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("end_to_end")]
 
 REPOSITORY = "lightwave-media/cineos"
 CANARY = "canary-7f3a1c-do-not-tell"
+ENVIRONMENT_CANARY = "canary-90b2e4-do-not-tell"
 
 
 @pytest.fixture(scope="module")
@@ -131,22 +133,47 @@ def test_container_logs_are_in_cloudwatch_under_the_names_that_ecs_uses(walk: Wa
     assert {"docker-builder/clone", "docker-builder/kaniko"} <= names
 
 
-def test_no_secret_of_an_app_or_of_ours_is_in_a_history_or_a_log(walk: Walkthrough, clone: Path) -> None:
+def test_no_secret_of_an_app_or_of_ours_is_in_a_history_a_log_or_an_event(walk: Walkthrough, clone: Path) -> None:
+    # GIVEN an app with a canary in its environment beside the one in its secret, and a log of all events
+    logs, rules, ecs = walk.client("logs"), walk.client("events"), walk.client("ecs")
+    logs.create_log_group(logGroupName="/tests/events")
+    rules.put_rule(Name="everything", EventPattern=json.dumps({"account": ["123456789012"]}))
+    group = "arn:aws:logs:us-east-1:123456789012:log-group:/tests/events"
+    rules.put_targets(Rule="everything", Targets=[{"Id": "log", "Arn": group}])
+    base = current_definition(ecs)
+    base["containerDefinitions"][0].setdefault("environment", []).append({"name": "PLAIN", "value": ENVIRONMENT_CANARY})
+    members = ecs.meta.service_model.operation_model("RegisterTaskDefinition").input_shape.members
+    changed = ecs.register_task_definition(**{key: base[key] for key in base if key in members})["taskDefinition"]
+    ecs.update_service(cluster="dev", service="cineos", taskDefinition=changed["taskDefinitionArn"])
+
+    # WHEN a good version is deployed, and one that crashes
     commit(walk, clone, "secret")
     execution = walk.deploy(request("main"))
     assert execution.verdict == "SUCCEEDED", execution.cause
+    assert ENVIRONMENT_CANARY in json.dumps(current_definition(ecs), default=str)
+    commit(walk, clone, "secret and bad", crash=True)
+    failed = walk.deploy(request("main"))
+    assert failed.status == "FAILED"
 
-    history = json.dumps(walk.aws("stepfunctions", "get-execution-history", "--execution-arn", execution.arn))
+    # THEN none of it is where people or CI may look
     key = walk.client("secretsmanager").get_secret_value(SecretId="/lightwave/cicd/github-app-private-key")
-    forbidden = [CANARY, key["SecretString"].splitlines()[1], "ghs_", "x-access-token"]
-    logs = walk.client("logs")
-    said = [history]
-    for group in logs.describe_log_groups()["logGroups"]:
-        for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group["logGroupName"]):
-            said += [event["message"] for event in page["events"]]
+    forbidden = [CANARY, ENVIRONMENT_CANARY, key["SecretString"].splitlines()[1], "ghs_", "x-access-token"]
+    said = [failed.cause]
+    for arn in (execution.arn, failed.arn):
+        said.append(json.dumps(walk.aws("stepfunctions", "get-execution-history", "--execution-arn", arn)))
+    for group in [each["logGroupName"] for each in logs.describe_log_groups()["logGroups"]]:
+        pages = list(logs.get_paginator("filter_log_events").paginate(logGroupName=group))
+        assert any(page["events"] for page in pages) or group != "/tests/events"
+        said += [event["message"] for page in pages for event in page["events"]]
     assert len(said) > 10
     for text in said:
         assert not [word for word in forbidden if word in text]
+
+
+def current_definition(ecs: Any) -> dict[str, Any]:
+    service = ecs.describe_services(cluster="dev", services=["cineos"])["services"][0]
+    described = ecs.describe_task_definition(taskDefinition=service["taskDefinition"])
+    return dict(described["taskDefinition"])
 
 
 @pytest.mark.parametrize(
