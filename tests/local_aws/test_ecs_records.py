@@ -218,6 +218,20 @@ def test_a_templates_properties_become_the_apis() -> None:
     }  # fmt: skip
 
 
+def test_a_document_in_a_template_is_taken_as_it_is() -> None:
+    hook = {"HookTargetArn": "arn", "LifecycleStages": ["PRE_SCALE_UP"], "HookDetails": {"Bucket": {"name": "b"}}}
+    service = {"DeploymentConfiguration": {"BakeTimeInMinutes": "5", "LifecycleHooks": [hook]}}
+
+    request = from_template(service, input_shape("CreateService"))
+
+    assert request["deploymentConfiguration"] == {
+        "bakeTimeInMinutes": 5,
+        "lifecycleHooks": [
+            {"hookTargetArn": "arn", "lifecycleStages": ["PRE_SCALE_UP"], "hookDetails": {"Bucket": {"name": "b"}}}
+        ],
+    }
+
+
 @pytest.mark.parametrize(("desired", "failed"), [(0, 3), (1, 3), (6, 3), (7, 4), (400, 200), (1000, 200)])
 def test_the_circuit_breakers_threshold(desired: int, failed: int) -> None:
     assert threshold(desired) == failed

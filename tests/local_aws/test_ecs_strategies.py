@@ -218,6 +218,18 @@ def test_a_hook_that_refuses_gives_blue_its_traffic_back(
         assert told[-2]["executionDetails"]["productionTrafficWeights"][green] == 0
 
 
+def test_a_hook_needs_a_role_that_ecs_may_assume(ecs: Ecs, hooks: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecs.machine, "enforces_iam", True)
+    hook = hooks.at("PRE_SCALE_UP") | {"roleArn": f"{ROLE}-of-nobody"}
+    ecs.serve("roleless", ecs.register("roleless", web("one")), deploymentConfiguration=shifting("BLUE_GREEN", hook))
+
+    assert ecs.rolled_out("roleless")["status"] == "ROLLBACK_FAILED"
+    why = f"PRE_SCALE_UP lifecycle hook(s) failed. ECS was unable to assume role {ROLE}-of-nobody"
+    said = [event["message"] for event in ecs.service("roleless")["events"]]
+    assert said[0].endswith(f"deployment failed: Service deployment rolled back because {why}")
+    assert hooks.told() == []
+
+
 def test_a_hook_may_take_its_time_and_remember_something(ecs: Ecs, hooks: Hooks) -> None:
     again = {"hookStatus": "IN_PROGRESS", "callBackDelay": 60, "hookDetails": {"asked": True}}
     hooks.answers("PRE_SCALE_UP", again)

@@ -21,6 +21,7 @@ from deploy_runner.local_aws.ecs.shapes import now
 from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service
 from deploy_runner.local_aws.machine import Machine
 
+NOT_WAITING = "Provided hookId is either completed, unavailable, or not associated with the given Resource ARN"
 _NO_PAUSE = ("TEST_TRAFFIC_SHIFT", "PRODUCTION_TRAFFIC_SHIFT")  # they come again in a rollback
 _MOST = 10  # of each type
 _TIMEOUT_MINUTES = 1440
@@ -174,6 +175,3 @@ class Hook:
         self._service.tell_hook(
             _EVENTS[status], self.id, _type(self._settings), self._payload["lifecycleStage"], self._expires
         )
-
-
-NOT_WAITING = "Provided hookId is either completed, unavailable, or not associated with the given Resource ARN"

@@ -27,6 +27,8 @@ _RENAMED = {"proxyconfigurationproperties": "properties"}
 
 def from_template(value: Any, shape: Shape) -> Any:
     """Convert a template's properties (PascalCase, numbers perhaps as text) to the API's; drop what it has not."""
+    if getattr(shape, "is_document_type", False):
+        return value  # any JSON, with the keys of whoever wrote it
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         members = {name.lower(): name for name in shape.members}
         converted = {}
