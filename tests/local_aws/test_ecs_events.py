@@ -174,15 +174,17 @@ def test_nothing_is_sent_that_is_not_documented(sent: list[dict[str, Any]]) -> N
 
 def test_a_tasks_events_tell_its_whole_life_with_a_version_each(sent: list[dict[str, Any]]) -> None:
     tasks = [event["detail"] for event in sent if event["detail-type"] == "ECS Task State Change"]
-    stopped = [t["taskArn"] for t in tasks if t["lastStatus"] == "STOPPED" and t["stopCode"] != "TaskFailedToStart"]
+    stopped = [task["taskArn"] for task in tasks if task["lastStatus"] == "STOPPED"]
 
     assert stopped
     for arn in stopped:
         told = sorted((task for task in tasks if task["taskArn"] == arn), key=lambda task: task["version"])
+        last = told[-1]
         assert [task["version"] for task in told] == list(range(1, len(told) + 1))
+        ran = ["ACTIVATING", "RUNNING"] if last["stopCode"] != "TaskFailedToStart" else []
+        drained = ["DEACTIVATING"] if last["stopCode"] in ("ServiceSchedulerInitiated", "SpotInterruption") else []
         assert statuses(sent, arn) == [
-            "PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", *(["DEACTIVATING"] if told[-1]["stopCode"] in (
-                "ServiceSchedulerInitiated", "SpotInterruption") else []), "STOPPING", "DEPROVISIONING", "STOPPED",
+            "PROVISIONING", "PENDING", *ran, *drained, "STOPPING", "DEPROVISIONING", "STOPPED",
         ]  # fmt: skip
-        assert told[-1]["desiredStatus"] == "STOPPED"
-        assert told[-1]["stoppedAt"] >= told[-1]["executionStoppedAt"] >= told[-1]["stoppingAt"]
+        assert last["desiredStatus"] == "STOPPED"
+        assert last["stoppedAt"] >= last["executionStoppedAt"] >= last["stoppingAt"]
