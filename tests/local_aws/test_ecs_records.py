@@ -8,10 +8,12 @@ import pytest
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 from moto.ecs.models import EC2ContainerServiceBackend
 from moto.ecs.responses import EC2ContainerServiceResponse
+from moto.logs.models import logs_backends
 
 from deploy_runner.local_aws.ecs.containers import why_not_pulled, why_not_started
 from deploy_runner.local_aws.ecs.failure_detection import threshold
 from deploy_runner.local_aws.ecs.kaniko import KanikoError, parse
+from deploy_runner.local_aws.ecs.logs import LogStream
 from deploy_runner.local_aws.ecs.shapes import from_template, input_shape
 from tests.local_aws.light import client, start
 
@@ -302,6 +304,19 @@ def test_what_docker_and_podman_say_of_a_program_is_said_as_ecs_does(engine: str
         "to create shim task: OCI runtime create failed: runc create failed: unable to start container process: exec: "
         '"x": executable file not found in $PATH: unknown'
     )
+
+
+def test_lines_of_stdout_and_stderr_do_not_mix(ecs: Any) -> None:
+    logs_backends["123456789012"]["us-east-1"].create_log_group("/mixed", {})
+    options = {"awslogs-group": "/mixed", "awslogs-stream-prefix": "p"}
+    stream = LogStream("123456789012", "us-east-1", {"logDriver": "awslogs", "options": options}, "main", "task")
+
+    for chunk, descriptor in ((b"sh: ", 2), (b"one\ntw", 1), (b"not found\n", 2), (b"o", 1)):
+        stream.write(chunk, descriptor)
+    stream.close()
+
+    events = logs_backends["123456789012"]["us-east-1"].groups["/mixed"].streams["p/main/task"].events
+    assert [event.message for event in events] == ["one", "sh: not found", "two"]
 
 
 def test_moto_itself_still_lacks_what_is_added_here() -> None:

@@ -390,11 +390,11 @@ def why_not_started(said: str) -> str:
     )
 
 
-def _read_all(output: Any, take: Callable[[bytes], None] = lambda chunk: None) -> None:
+def _read_all(output: Any, take: Callable[[bytes, int], None] = lambda chunk, descriptor: None) -> None:
     """Hand over what a container, or a command in it, writes, until its end."""
     with contextlib.suppress(DockerException, OSError, ValueError):
-        for _, chunk in frames_iter(output, tty=False):
-            take(chunk)
+        for descriptor, chunk in frames_iter(output, tty=False):
+            take(chunk, descriptor)
     with contextlib.suppress(OSError, ValueError):
         output._response.close()  # by itself it would be closed in the wrong order, and complain
 

@@ -29,7 +29,7 @@ class LogStream:
         `why_not` says why the execution role may not do an action on a resource. What it may not write is lost.
         """
         self.group = self.stream = ""
-        self._partial = b""
+        self._partial: dict[int, bytes] = {}  # what has no line end yet, by the file descriptor that it was written to
         if configuration.get("logDriver") != "awslogs":
             return
         options = configuration.get("options") or {}
@@ -51,9 +51,9 @@ class LogStream:
         if why_not("logs:PutLogEvents", f"{arn}{self.stream}"):
             self.stream = ""
 
-    def write(self, chunk: bytes) -> None:
-        """Take output as it comes; whole lines become events."""
-        *lines, self._partial = (self._partial + chunk).split(b"\n")
+    def write(self, chunk: bytes, descriptor: int = 1) -> None:
+        """Take output as it comes; whole lines become events, and those of stdout and stderr do not mix."""
+        *lines, self._partial[descriptor] = (self._partial.get(descriptor, b"") + chunk).split(b"\n")
         self._put(lines)
 
     def line(self, text: str) -> None:
@@ -62,9 +62,8 @@ class LogStream:
 
     def close(self) -> None:
         """Write what has no line end yet."""
-        if self._partial:
-            self._put([self._partial])
-        self._partial = b""
+        self._put(self._partial.values())
+        self._partial = {}
 
     def _put(self, lines: Iterable[bytes]) -> None:
         if not self.stream:
