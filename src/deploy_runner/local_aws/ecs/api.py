@@ -12,6 +12,7 @@ from moto.ecs.responses import EC2ContainerServiceResponse
 from deploy_runner.local_aws.ecs.backend import Backend
 from deploy_runner.local_aws.ecs.rollouts import ServiceDeployment
 from deploy_runner.local_aws.ecs.services import Service
+from deploy_runner.local_aws.ecs.shapes import NO_CAPACITY
 
 _MOST_RESULTS = 100
 _MOST_SERVICES = 10
@@ -86,7 +87,8 @@ class Responses(EC2ContainerServiceResponse):  # type: ignore[misc]  # moto has 
 
     def run_task(self) -> ActionResult:
         tasks = self._ecs.run(self._request())
-        return ActionResult({"tasks": [task.describe() for task in tasks], "failures": []})
+        failures = [{"reason": NO_CAPACITY}] * ((self._get_param("count") or 1) - len(tasks))
+        return ActionResult({"tasks": [task.describe() for task in tasks], "failures": failures})
 
     def start_task(self) -> ActionResult:
         raise InvalidParameterException("No Container Instances were found in your cluster.")

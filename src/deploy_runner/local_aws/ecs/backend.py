@@ -27,6 +27,7 @@ from deploy_runner.local_aws.ecs.services import Service
 from deploy_runner.local_aws.ecs.shapes import input_shape, now
 from deploy_runner.local_aws.ecs.targets import check_load_balancers
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted
+from deploy_runner.local_aws.faults import facts_of_task
 from deploy_runner.local_aws.machine import Machine
 
 _KEPT_TASKS = 1000
@@ -164,8 +165,9 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
             del tasks[arn]
 
     def run(self, request: dict[str, Any]) -> list[Task]:
-        """Start tasks from RunTask's input; a second request with the same clientToken starts none.
+        """Start tasks from RunTask's input, fewer than it asks for where there is no capacity.
 
+        A second request with the same clientToken starts none.
         docs.aws.amazon.com/AmazonECS/latest/APIReference/ECS_Idempotency.html
         """
         token = request.get("clientToken")
@@ -205,7 +207,8 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
             overrides=overrides, network=network, tags=tags, execute_command=bool(request.get("enableExecuteCommand")),
             platform_version=platform_version(request),
         )  # fmt: skip
-        tasks = [Task(self, wanted) for _ in range(count)]
+        facts = facts_of_task(cluster.name, definition.family, wanted.group)
+        tasks = [Task(self, wanted) for _ in range(count) if not self.machine.faults.struck("capacity", **facts)]
         for task in tasks:
             self.add_task(task)
             task.start()

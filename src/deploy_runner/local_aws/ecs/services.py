@@ -25,13 +25,15 @@ from deploy_runner.local_aws.ecs.rollouts import (
     service_deployment_id,
 )
 from deploy_runner.local_aws.ecs.service_record import ServiceRecord
-from deploy_runner.local_aws.ecs.shapes import now
+from deploy_runner.local_aws.ecs.shapes import NO_CAPACITY, now
 from deploy_runner.local_aws.ecs.strategies import Shift
 from deploy_runner.local_aws.ecs.targets import FAILED_ELB_CHECKS, Targets
 from deploy_runner.local_aws.ecs.tasks import Task, Wanted
+from deploy_runner.local_aws.faults import facts_of_task
 from deploy_runner.local_aws.machine import Machine
 
 _BUSY_SECONDS, _IDLE_SECONDS = 0.1, 1.0
+_PLACE_AGAIN_SECONDS = 1.0
 _UNHEALTHY = "Task failed container health checks"
 _IMPAIRED_AFTER = 4  # tasks in a row that never ran; ECS does not say how many
 _log = logging.getLogger(__name__)
@@ -385,6 +387,8 @@ class Service(ServiceRecord):
                 if task.id not in deployment.counted and _failed(task, task.id in deployment.good):
                     deployment.counted.add(task.id)
                     deployment.task_failed("startedAt" in task.times)
+                    for fault, _ in self._machine.faults.strike("task", "restart_after", **task.facts):
+                        deployment.retry_at = max(deployment.retry_at, time.monotonic() + fault.seconds)
                     if counts:
                         counts.task_failed()
                     if deployment.unstarted == _IMPAIRED_AFTER:
@@ -485,6 +489,10 @@ class Service(ServiceRecord):
         source = self.settings.get("propagateTags")
         tags += self.tags if source == "SERVICE" else definition.tags if source == "TASK_DEFINITION" else []
         strategy = settings.get("capacityProviderStrategy") or []
+        facts = facts_of_task(self.cluster_name, definition.family, f"service:{self.name}")
+        if self._machine.faults.struck("capacity", **facts):
+            self._not_placed(deployment)
+            return
         task = Task(
             self._backend,
             Wanted(
@@ -502,6 +510,17 @@ class Service(ServiceRecord):
         self._backend.add_task(task)
         self._note("started", task)
         task.start()
+
+    def _not_placed(self, deployment: Deployment) -> None:
+        """There is no capacity: said so, and tried again; it is no failed task, so no matter for the circuit breaker.
+
+        docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html, ecs_service_events.html
+        """
+        self._say(f"was unable to place a task. Reason: {NO_CAPACITY}.")
+        strategy = deployment.revision.settings.get("capacityProviderStrategy") or []
+        name, providers = "SERVICE_TASK_PLACEMENT_FAILURE", [each["capacityProvider"] for each in strategy]
+        self._act(name, "ERROR", capacity_providers=providers, reason="RESOURCE:FARGATE")
+        deployment.retry_at = time.monotonic() + _PLACE_AGAIN_SECONDS
 
     def _note(self, what: str, task: Task) -> None:
         self._events.setdefault(what, []).append(task.id)

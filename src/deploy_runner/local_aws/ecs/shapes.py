@@ -8,6 +8,9 @@ from typing import Any
 import botocore.session
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+# repost.aws/knowledge-center/ecs-fargate-runtask-capacity
+NO_CAPACITY = "Capacity is unavailable at this time. Please try again later or in a different availability zone"
+
 
 @cache
 def _model() -> Any:

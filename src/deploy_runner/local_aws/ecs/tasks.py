@@ -39,6 +39,7 @@ from deploy_runner.local_aws.ecs.environment import (
 from deploy_runner.local_aws.ecs.kaniko import KanikoBuild
 from deploy_runner.local_aws.ecs.logs import LogGroupMissing, LogRefused, LogStream
 from deploy_runner.local_aws.ecs.shapes import hex_id, now, number_id
+from deploy_runner.local_aws.faults import facts_of_task
 from deploy_runner.local_aws.iam.authority import refusal
 
 _STOP_SECONDS = 30  # stopTimeout's default: API_ContainerDefinition
@@ -351,6 +352,7 @@ class Task:
     def _prepare(self) -> None:
         """Fetch secrets and images, and plan the containers."""
         self._to("PENDING", "connectivityAt")
+        self._start_slowly()
         wanted, definition = self._wanted, self._wanted.definition
         execution_role, task_role = self._backend.roles_of(definition, wanted.overrides)
         for role in filter(None, (execution_role, task_role)):
@@ -498,6 +500,7 @@ class Task:
                 self._to("ACTIVATING")
                 self.running_since = time.monotonic()
                 self._to("RUNNING", "startedAt")
+                self._meet_fate()
             with self._wake:
                 if self._stop_wanted:
                     return
@@ -593,6 +596,39 @@ class Task:
             if container.health != before:
                 self._changed()
             time.sleep(_HEALTH_PROBE_SECONDS if container.health == "UNKNOWN" else interval)
+
+    # --- its faults -------------------------------------------------------------------------------------------------
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What faults are held against."""
+        return facts_of_task(self.cluster_name, self.family, self.group)
+
+    def _start_slowly(self) -> None:
+        for fault, dice in self._machine.faults.strike("task", "slow_start", **self.facts):
+            until = time.monotonic() + dice.uniform(fault.seconds, fault.more.get("up_to", fault.seconds))
+            while time.monotonic() < until and self._stop_wanted is None:
+                if self._backend.closing.wait(min(0.1, max(until - time.monotonic(), 0))):
+                    raise FailedToStart("local AWS goes down")
+
+    def _meet_fate(self) -> None:
+        for fault, _ in self._machine.faults.strike("task", "kill_after", "interrupt_after", **self.facts):
+            timer = threading.Timer(fault.seconds, self._break_off, (fault.effect == "interrupt_after",))
+            timer.daemon = True
+            timer.start()
+
+    def _break_off(self, interrupted: bool) -> None:
+        """Be taken back by Fargate Spot, or lose the essential containers at once: theirs is exit code 137.
+
+        docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-capacity-providers.html, "Handling Spot termination
+        notices".
+        """
+        if interrupted:
+            self.stop("Your Spot Task was interrupted.", "SpotInterruption")
+            return
+        for container in self.containers:
+            if container.essential and container.process and container.started and not container.ended:
+                container.process.remove()
 
     # --- its end ----------------------------------------------------------------------------------------------------
 
