@@ -39,6 +39,7 @@ from moto.core.exceptions import JsonRESTError
 from moto.iam.models import iam_backends
 from moto.logs import logs_backends
 
+from deploy_runner.local_aws.faults import Fault
 from deploy_runner.local_aws.iam.authority import (
     NEVER_RENEWED_SECONDS,
     CannotAssume,
@@ -221,6 +222,23 @@ class Worker:
             return Result.failed("Function.ResponseSizeTooLarge", message)
         return Result(body, None if kind == "response" else "Unhandled")
 
+    def run_doomed(
+        self, request_id: str, event: bytes, headers: dict[str, str], timeout: float, fault: Fault
+    ) -> Result:
+        """Hand the process an event, kill it midway, or when it answers, and return what Lambda says of such a death.
+
+        What a function leaves half done, or does but cannot tell, is done again by who invokes it again.
+        """
+        self.events.put((request_id, event, headers))
+        with contextlib.suppress(queue.Empty):
+            self.answers.get(timeout=min(fault.more.get("after", timeout), timeout))
+        self.stop()
+        late = f"Task timed out after {timeout:.2f} seconds"
+        if fault.value == "Lambda.Unknown":  # Step Functions' name for an answer without a type, as of older runtimes
+            return Result(json.dumps({"errorMessage": f"{_now()} {request_id} {late}"}).encode(), "Unhandled")
+        how = late if fault.value == "Sandbox.Timedout" else "Runtime exited with error: signal: killed"
+        return Result.failed(fault.value, f"RequestId: {request_id} Error: {how}")
+
     @property
     def usable(self) -> bool:
         return self.process.poll() is None
@@ -266,7 +284,12 @@ class Pool:
                     "Lambda-Runtime-Invoked-Function-Arn": arn,
                     "Lambda-Runtime-Deadline-Ms": str(int((time.time() + timeout) * 1000)),
                 }
-                result = worker.run(request_id, event, headers, timeout)
+                name = self.function.function_name
+                doom = next(self.runtime.machine.faults.strike("lambda", "kill", "lose_answer", function=name), None)
+                if doom:
+                    result = worker.run_doomed(request_id, event, headers, timeout, doom[0])
+                else:
+                    result = worker.run(request_id, event, headers, timeout)
                 reusable = worker.usable
             else:
                 reusable = False
@@ -295,8 +318,10 @@ class Pool:
         died = ""
         if result.error:
             told = json.loads(result.payload)
-            if str(told.get("errorType", "")).startswith(("Sandbox.", "Runtime.ExitError")):
+            if str(told.get("errorType", "")).startswith(("Sandbox.", "Runtime.ExitError", "Runtime.OutOfMemory")):
                 died = told["errorMessage"].partition("Error: ")[2] or told["errorMessage"]
+            elif "errorType" not in told:
+                died = str(told.get("errorMessage", "")).partition(f"{request_id} ")[2]
         printed = worker.take_output()
         if self.function.logging_config["LogFormat"] == "JSON":
             # "Lambda Telemetry API Event schema reference"

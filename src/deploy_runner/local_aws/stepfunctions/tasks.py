@@ -454,10 +454,13 @@ class LambdaInvoke(_Optimised, StateTaskServiceLambda):
             # The error is the function's errorType, the cause the error as JSON; where a function could not say what
             # was wrong it is Lambda.Unknown (Developer Guide, "Handling errors", error names).
             try:
-                error = json.loads(ex.payload).get("errorType") or "Lambda.Unknown"
+                error = json.loads(ex.payload).get("errorType")
             except (ValueError, AttributeError):
-                error = "Lambda.Unknown"
-            return self._fails_with(env, error, ex.payload)
+                error = None
+            if error:
+                return self._fails_with(env, error, ex.payload)
+            unknown = "The cause could not be determined because Lambda did not return an error type. Returned payload:"
+            return self._fails_with(env, "Lambda.Unknown", f"{unknown} {ex.payload}")
         return super()._from_error(env, ex)
 
 
