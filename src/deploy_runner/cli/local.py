@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from deploy_runner.cli import fault
 from deploy_runner.domain.errors import DeployRunnerError
 
 DEFAULT_PORT = 4566
@@ -29,20 +30,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=run)
         return sub
 
-    with_port = [
-        verb("up", up, "start AWS, GitHub and a registry in the foreground; Ctrl-C takes all down"),
-        verb("env", env, 'print the exports for a shell: eval "$(deploy-runner local env)"'),
-        verb("services", services, "print the loopback URL of each ECS service"),
-        verb("iam", iam, "print what each role is granted, what of it was used, and what was refused"),
-        verb("demo", demo, "deploy a sample app four ways, from nothing"),
-    ]
-    for sub in with_port:
+    def with_port(sub: argparse.ArgumentParser) -> argparse.ArgumentParser:
         help_text = "AWS; GitHub is one above, the registry two (default: %(default)s)"
         sub.add_argument("--port", type=_port, default=DEFAULT_PORT, help=help_text)
-    with_port[1].add_argument("--format", choices=("shell", "json"), default="shell", help="default: %(default)s")
-    for sub in with_port[2:4]:
+        return sub
+
+    with_port(verb("up", up, "start AWS, GitHub and a registry in the foreground; Ctrl-C takes all down"))
+    exports = with_port(verb("env", env, 'print the exports for a shell: eval "$(deploy-runner local env)"'))
+    exports.add_argument("--format", choices=("shell", "json"), default="shell", help="default: %(default)s")
+    urls = with_port(verb("services", services, "print the loopback URL of each ECS service"))
+    roles = with_port(verb("iam", iam, "print what each role is granted, what of it was used, and what was refused"))
+    roles.add_argument("--role", metavar="NAME", help="only this role (a pattern, as in push-*)")
+    for sub in (urls, roles):
         sub.add_argument("--format", choices=("table", "json"), default="table", help="default: %(default)s")
-    with_port[3].add_argument("--role", metavar="NAME", help="only this role (a pattern, as in push-*)")
+    with_port(verb("demo", demo, "deploy a sample app four ways, from nothing"))
+    faults = verb("fault", None, "let calls, events, tasks, functions or GitHub fail, to see what happens then")
+    faults.set_defaults(ask=_ask)
+    fault.add_arguments(faults, with_port)
     verb("images", images, "make the base images ahead of time (`up` does it where needed)")
 
 
@@ -149,9 +153,16 @@ def demo(arguments: argparse.Namespace) -> int:
     return module.run(arguments)
 
 
-def _ask(port: int, page: str) -> Any:
+def _ask(port: int, page: str, method: str = "GET", body: Any = None) -> Any:
+    """Return what a page of ours says. Raises NotRunning."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/_local/{page}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/_local/{page}", timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - loopback
             return json.loads(response.read())
     except (urllib.error.URLError, OSError, ValueError) as error:
         flag = "" if port == DEFAULT_PORT else f" --port {port}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 VERBS = {
     "validate": ("deploy_runner.cli.validate", "check apps.yaml, and name every problem in it"),
     "images": ("deploy_runner.cli.images", "build the runners' images and push them to the stack's repositories"),
-    "local": ("deploy_runner.cli.local", "AWS on one machine: up, env, services, iam, images, demo"),
+    "local": ("deploy_runner.cli.local", "AWS on one machine: up, env, services, fault, iam, images, demo"),
 }
 
 
