@@ -23,8 +23,8 @@ from deploy_runner.local_aws import server
 from deploy_runner.local_aws.events import emit
 from deploy_runner.local_aws.faults import DEATHS, REFUSALS
 from deploy_runner.local_aws.machine import Machine
+from tests.local_aws.ecs_running import BUSYBOX, Ecs, container, until, web
 from tests.local_aws.test_awslambda import TRUST, archive
-from tests.local_aws.test_ecs import BUSYBOX, Ecs, container, until, web
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 
@@ -129,7 +129,8 @@ def test_a_role_alone_is_struck() -> None:
     session: Any = boto3.session.Session(
         keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], region_name=REGION
     )
-    as_role = session.client("ecs", endpoint_url=f"http://127.0.0.1:{PORT}")
+    once = Config(retries={"total_max_attempts": 1})
+    as_role = session.client("ecs", endpoint_url=f"http://127.0.0.1:{PORT}", config=once)
     fault("api", "ecs", "--role", "unlucky", "--error", "ServerException", "--status", "500")
 
     client("ecs").list_clusters()
