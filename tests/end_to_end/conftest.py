@@ -22,6 +22,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walkthrough]:
     with Walkthrough(ROOT, tmp_path_factory.mktemp("walkthrough"), port=4616) as walkthrough:
         with reading(report):
             walkthrough.start()
+        walkthrough.fault("profile", "at-least-once")
         walkthrough.build_stack()
         walkthrough.deploy_stack()
         walkthrough.push_runner_images()

@@ -145,6 +145,10 @@ class Walkthrough:
         exports = run(["deploy-runner", "local", "env", "--port", str(self.port), "--format", "json"], env=clean)
         return {**clean, **json.loads(exports), "AWS_PAGER": ""}
 
+    def fault(self, *arguments: str) -> None:
+        """`deploy-runner local fault`."""
+        run(["deploy-runner", "local", "fault", *arguments, "--port", str(self.port)], env=self.env)
+
     def client(self, service: str) -> Any:
         """A boto3 client, for what is asked too often for a command line."""
         import boto3
