@@ -349,7 +349,7 @@ def test_what_is_transient_is_tried_again_with_a_token_of_its_own(aws: FakeAws, 
     assert len(set(tokens)) == 2
 
 
-@pytest.mark.parametrize("error", ["Lambda.Unknown", "Sandbox.Timedout", "Runtime.ExitError"])
+@pytest.mark.parametrize("error", ["Lambda.Unknown", "Sandbox.Timedout", "Runtime.ExitError", "Runtime.OutOfMemory"])
 def test_a_function_that_was_killed_half_way_is_tried_again(
     aws: FakeAws, run: Callable[..., Execution], error: str
 ) -> None:
