@@ -98,13 +98,13 @@ def test_a_call_is_throttled_as_its_service_does_it_and_then_goes_well(service: 
 
 @pytest.mark.parametrize("service", CALLS)
 def test_a_call_fails_with_the_error_that_was_asked_for(service: str) -> None:
-    fault("api", service, "--error", "OddException", "--status", "500", "--message", "<no>", "--times", "1")
+    fault("api", service, "--error", "AccessDeniedException", "--status", "500", "--message", "<no>", "--times", "1")
 
     with pytest.raises(ClientError) as error:
         getattr(client(service), CALLS[service][0])()
 
     told = error.value.response
-    assert (told["Error"]["Code"], told["Error"]["Message"]) == ("OddException", "<no>")
+    assert (told["Error"]["Code"], told["Error"]["Message"]) == ("AccessDeniedException", "<no>")
     assert told["ResponseMetadata"]["HTTPStatusCode"] == 500
 
 

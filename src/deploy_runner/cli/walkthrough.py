@@ -149,6 +149,11 @@ class Walkthrough:
         """`deploy-runner local fault`."""
         run(["deploy-runner", "local", "fault", *arguments, "--port", str(self.port)], env=self.env)
 
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults that have not ended."""
+        command = ["deploy-runner", "local", "fault", "list", "--format", "json", "--port", str(self.port)]
+        return list(json.loads(run(command, env=self.env)))
+
     def client(self, service: str) -> Any:
         """A boto3 client, for what is asked too often for a command line."""
         import boto3
