@@ -15,6 +15,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 from botocore.retries import standard
+from moto.moto_api._internal import moto_api_backend
 
 from deploy_runner.cli.main import main
 from deploy_runner.github.api import Api
@@ -29,11 +30,12 @@ from tests.local_aws.test_awslambda import TRUST, archive
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 
 PORT, ACCOUNT, REGION = 4741, "123456789012", "us-east-1"
-EXTENSIONS = ["registry", "ecr", "events", "awslambda", "stepfunctions", "ecs", "github"]
+EXTENSIONS = ["registry", "ecr", "events", "awslambda", "stepfunctions", "elbv2", "ecs", "github"]
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    moto_api_backend.reset()  # what another module's tests left: moto keeps its state in this process
     machine = server.start(PORT, tmp_path_factory.mktemp("faults"), EXTENSIONS)
     try:
         yield machine
@@ -541,5 +543,5 @@ def test_an_image_whose_digest_is_gone_cannot_be_pulled(machine: Machine, ecs: E
 
     ecs.serve("gone", definition)
     rollout = ecs.rolled_out("gone")
-    assert rollout["status"] == "STOPPED"
+    assert rollout["status"] == "ROLLBACK_FAILED"  # there is nothing to go back to
     assert ecs.service("gone")["deployments"][0]["rolloutState"] == "FAILED"
