@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -108,7 +109,9 @@ def test_a_revision_that_crashes_is_rolled_back_by_the_circuit_breaker(ecs: Ecs)
     def names() -> list[str]:
         return [e["detail"].get("eventName") for e in read() if e["resources"] == [service["serviceArn"]]]
 
-    until(names, lambda seen: seen.count("SERVICE_DEPLOYMENT_COMPLETED") == 2 and "SERVICE_STEADY_STATE" in seen)
+    told_of = {"IN_PROGRESS": 3, "COMPLETED": 2, "FAILED": 1}
+    wanted = Counter({f"SERVICE_DEPLOYMENT_{name}": count for name, count in told_of.items()}, SERVICE_STEADY_STATE=1)
+    until(names, lambda seen: Counter(seen) >= wanted)
     changes = [e["detail"] for e in told if e["detail-type"] == "ECS Deployment State Change"
                and e["resources"] == [service["serviceArn"]]]  # fmt: skip
     crashed = next(d["deploymentId"] for d in changes if d["deploymentId"] != before)

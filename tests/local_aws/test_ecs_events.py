@@ -93,7 +93,9 @@ def sent(ecs: Ecs) -> Iterator[list[dict[str, Any]]]:
     def names() -> list[str]:
         for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
             sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-            told.append(json.loads(message["Body"]))
+            event = json.loads(message["Body"])
+            if event["id"] not in {known["id"] for known in told}:  # EventBridge delivers at least once
+                told.append(event)
         return [f"{e['detail'].get('eventName')} {e['detail'].get('stopCode')}" for e in told]
 
     definition = ecs.register("told", web("good"))
