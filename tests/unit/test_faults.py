@@ -80,7 +80,8 @@ def test_a_fault_strikes_as_often_as_it_is_asked_to_and_only_what_obeys_it() -> 
     next(faults.strike("api", service="ecs"))
     assert [(entry["fault"]["effect"], entry["struck"]) for entry in faults.list()] == [("delay", 5)]
     faults.clear()
-    assert not faults
+    assert faults.list() == []
+    assert not faults.has("api")
     assert list(faults.strike("api", service="ecs")) == []
 
 

@@ -75,7 +75,7 @@ class ApiGate:
         """Answer one request."""
         faults = self._machine.faults
         access_key, token, region, service = signature(environ)
-        if not faults or not service:
+        if not service or not (faults.has("api") or faults.has("lambda", "refuse")):
             return self._aws(environ, start_response)
         request = whole_request(environ)
         operation, about = _asked(request, service, region)

@@ -422,10 +422,6 @@ class Faults:
                 if not armed.over
             ]
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._armed)
-
     def strike(self, kind: str, *effects: str, **facts: str | tuple[str, ...]) -> Iterator[tuple[Fault, random.Random]]:
         """Yield each fault that strikes now, in the order in which they were added, with its source of chance.
 
@@ -448,7 +444,8 @@ class Faults:
         """Tell whether a fault of a kind that has one effect alone strikes now."""
         return any(True for _ in self.strike(kind, **facts))
 
-    def has(self, kind: str, effect: str) -> bool:
-        """Tell whether there is a fault of this kind and effect that has not ended."""
+    def has(self, kind: str, effect: str = "") -> bool:
+        """Tell whether there is a fault of this kind, and of this effect if one is named, that has not ended."""
         with self._lock:
-            return any((a.fault.kind, a.fault.effect) == (kind, effect) and not a.over for a in self._armed)
+            found = [armed for armed in self._armed if armed.fault.kind == kind and not armed.over]
+        return any(not effect or armed.fault.effect == effect for armed in found)

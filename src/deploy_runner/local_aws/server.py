@@ -72,6 +72,7 @@ def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) ->
         machine.base_images = base_images_dir() if engine.mirrors_public_ecr else None
         for name in extensions:
             importlib.import_module(f"deploy_runner.local_aws.{name}").install(machine)
+        machine.on_stop("faults", machine.faults.clear)
         # Before IAM's gate: a connection that breaks does so whoever calls.
         machine.gates.append(lambda aws: ApiGate(machine, aws))
         aws = DomainDispatcherApplication(create_backend_app)
