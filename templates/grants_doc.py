@@ -6,7 +6,7 @@ from typing import Any
 
 from cfn_flip import load
 
-from templates.config import ROOT, Config
+from templates.config import ENVIRONMENTS, ROOT, Config
 
 POLICIES = ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
 DOCUMENT = ROOT / "docs" / "iam.md"
@@ -17,7 +17,8 @@ INTRODUCTION = """\
 
 Every role of the stack with its statements. Where one does not name what it allows thing by thing (a `*` or `?`), or
 grants what no end-to-end test uses, the reason stands beside it. Tests fail where a reason is missing or untrue.
-`deploy-runner local iam` shows the same of a running local AWS, with how often each grant was used.
+Of roles that are there for each app, one is shown. `deploy-runner local iam` shows the same of a running local AWS,
+with how often each grant was used.
 """
 
 
@@ -40,11 +41,11 @@ def build(config: Config, rendered: dict[str, str]) -> str:
 
 
 def _one_of_each(resources: dict[str, Any], config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the roles; of those that each app has, the first app's."""
-    apps, seen = "|".join(map(re.escape, config.allowlist.apps)), set()
+    """Yield the roles; of those that each app has, perhaps in each environment, the first."""
+    apps, places, seen = "|".join(map(re.escape, config.allowlist.apps)), "|".join(ENVIRONMENTS), set()
     for name, resource in resources.items():
         if resource["Type"] == "AWS::IAM::Role":
-            kind = re.sub(rf"-({apps})$", "-APP", _text(resource["Properties"]["RoleName"]))
+            kind = re.sub(rf"-({apps})(-({places}))?$", "-APP", _text(resource["Properties"]["RoleName"]))
             if kind not in seen:
                 seen.add(kind)
                 yield name, resource
