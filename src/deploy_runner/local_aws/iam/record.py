@@ -42,6 +42,11 @@ class Record:
             for counts in (self.used, self.refused, self.entered):
                 counts.clear()
 
+    def snapshot(self) -> "Record":
+        """Return a copy that nobody counts on."""
+        with self._lock:
+            return Record(Counter(self.used), Counter(self.refused), Counter(self.entered))
+
     def allow(self, grants: Iterable[Used]) -> None:
         """Count what allowed a request."""
         with self._lock:

@@ -12,7 +12,7 @@ from moto.iam.models import iam_backends
 
 from deploy_runner.local_aws.iam.authority import identity_policies
 from deploy_runner.local_aws.iam.evaluate import glob, listed, named_statements, parsed
-from deploy_runner.local_aws.iam.record import RECORD, Used
+from deploy_runner.local_aws.iam.record import RECORD, Record, Used
 from deploy_runner.local_aws.machine import Machine
 
 REASONS = "Reasons"  # the key in Metadata
@@ -21,14 +21,16 @@ REASONS = "Reasons"  # the key in Metadata
 def report(machine: Machine) -> list[dict[str, Any]]:
     """Return every role with its grants, who became it, and what it was refused."""
     roles = iam_backends[machine.account_id]["aws"].roles.values()
-    reasons = dict(_reasons(machine))
-    found = [_role(role, reasons.get(role.name, {})) for role in sorted(roles, key=lambda role: str(role.name))]
+    reasons, record = dict(_reasons(machine)), RECORD.snapshot()
+    in_order = sorted(roles, key=lambda role: str(role.name))
+    found = [_role(role, reasons.get(role.name, {}), record) for role in in_order]
     known = {role["arn"] for role in found}
-    gone = sorted({refused.role_arn for refused in list(RECORD.refused)} - known)
-    return found + [{"role": arn, "arn": arn, "grants": [], "entered": {}, "refused": _refused(arn)} for arn in gone]
+    gone = sorted({refused.role_arn for refused in record.refused} - known)
+    nothing: dict[str, Any] = {"grants": [], "entered": {}}
+    return found + [{"role": arn, "arn": arn, **nothing, "refused": _refused(arn, record)} for arn in gone]
 
 
-def _role(role: Any, reasons: Mapping[str, Any]) -> dict[str, Any]:
+def _role(role: Any, reasons: Mapping[str, Any], record: Record) -> dict[str, Any]:
     grants = []
     for policy, text in identity_policies(role):
         for name, statement in named_statements(parsed(text)):
@@ -39,22 +41,21 @@ def _role(role: Any, reasons: Mapping[str, Any]) -> dict[str, Any]:
                         {
                             "policy": policy, "statement": name, "effect": statement.get("Effect"), "action": action,
                             "resource": resource, "conditions": statement.get("Condition") or {},
-                            "used": RECORD.used[Used(role.arn, policy, name, action, resource)],
+                            "used": record.used[Used(role.arn, policy, name, action, resource)],
                             "wildcard": has_wildcard(action, resource), "why_wildcard": why.get("wildcard", ""),
                             "why_unused": why_unused(why, action),
                         }
                     )  # fmt: skip
-    entered = {who: count for (arn, who), count in sorted(RECORD.entered.items()) if arn == role.arn}
+    entered = {who: count for (arn, who), count in sorted(record.entered.items()) if arn == role.arn}
     return {
-        "role": role.name, "arn": role.arn, "grants": grants, "entered": entered, "refused": _refused(role.arn),
-        "reasons": reasons,
+        "role": role.name, "arn": role.arn, "grants": grants, "entered": entered, "refused": _refused(role.arn, record),
     }  # fmt: skip
 
 
-def _refused(role_arn: str) -> list[dict[str, Any]]:
+def _refused(role_arn: str, record: Record) -> list[dict[str, Any]]:
     return [
         {"action": one.action, "resource": one.resource, "message": one.message, "times": times}
-        for one, times in sorted(RECORD.refused.items(), key=lambda item: str(item[0]))
+        for one, times in sorted(record.refused.items(), key=lambda item: str(item[0]))
         if one.role_arn == role_arn
     ]
 
