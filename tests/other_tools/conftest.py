@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from deploy_runner.cli.walkthrough import Walkthrough
+from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
 
 ROOT = Path(__file__).parents[2]
@@ -116,10 +117,13 @@ def until(read: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
 
 @pytest.fixture(scope="package")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    report = tmp_path_factory.mktemp("held") / "report.json"
     with Walkthrough(ROOT, tmp_path_factory.mktemp("other_tools"), PORT) as walkthrough:
-        walkthrough.start()
+        with reading(report):
+            walkthrough.start()
         aws = Aws(walkthrough)
         yield aws
         for process in aws.started:  # those that a failed test did not wait for
             process.kill()
     assert left_behind(PORT) == []
+    assert what_was_read(report) == []

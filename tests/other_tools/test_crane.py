@@ -3,6 +3,7 @@
 github.com/google/go-containerregistry/tree/main/cmd/crane; osscontainertools/kaniko, pkg/executor/push.go
 """
 
+import shutil
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,12 @@ import pytest
 
 from .conftest import Aws
 
-pytestmark = [pytest.mark.engine, pytest.mark.tools, pytest.mark.xdist_group("other_tools")]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.tools,
+    pytest.mark.xdist_group("other_tools"),
+    pytest.mark.skipif(not shutil.which("crane"), reason="crane is not on PATH: `make test-tools` compiles it"),
+]
 
 
 class Crane:
