@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from docker.errors import DockerException
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -264,6 +263,27 @@ def test_a_deployment_keeps_to_the_digest_that_its_first_task_found(ecs: Ecs) ->
     assert ecs.task(tasks(ecs, "floating")[0])["containers"][0]["imageDigest"] == second
 
 
+def test_a_rollback_to_an_image_that_is_gone_fails(ecs: Ecs) -> None:
+    ecr = ecs.client("ecr")
+    ecr.create_repository(repositoryName="expired")
+    image = f"{ecs.machine.registry}/expired@{push(ecs, 'expired', 'good')}"
+    good = ecs.register("expired", {"name": "main", "image": image, "logConfiguration": LOGS})
+    bad = ecs.register("expired", container("main", "exit 1"))
+    replace = {"minimumHealthyPercent": 0, "maximumPercent": 100}  # so that the old task goes first
+    breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": True}}
+    ecs.serve("expired", good, deploymentConfiguration=replace | breaker)
+    assert ecs.rolled_out("expired")["status"] == "SUCCESSFUL"
+    ecr.batch_delete_image(repositoryName="expired", imageIds=[{"imageDigest": image.partition("@")[2]}])
+
+    ecs.api.update_service(cluster="tests", service="expired", taskDefinition=bad)
+
+    rollout = ecs.rolled_out("expired")
+    assert rollout["status"] == "ROLLBACK_FAILED"
+    assert rollout["statusReason"].endswith("because the circuit breaker threshold was exceeded.")
+    primary = ecs.service("expired")["deployments"][0]
+    assert (primary["taskDefinition"], primary["rolloutState"], primary["runningCount"]) == (good, "FAILED", 0)
+
+
 # --- the product's view -----------------------------------------------------------------------------------------------
 
 
@@ -518,12 +538,3 @@ def test_a_deleted_service_has_no_rollouts_and_takes_no_update(ecs: Ecs) -> None
     until(lambda: ecs.service("deleted")["status"], lambda status: status == "INACTIVE")
     with pytest.raises(ecs.api.exceptions.ServiceNotFoundException):
         ecs.rollouts("deleted")
-
-
-def test_the_engine_is_left_without_images_of_these_tests(ecs: Ecs) -> None:
-    """The registry's images are pulled anew for each task, so removing ours breaks nothing."""
-    for image in ecs.machine.engine.client.images.list(name=f"{ecs.machine.registry}/floating"):
-        try:
-            ecs.machine.engine.client.images.remove(image.id, force=True)
-        except DockerException:
-            continue

@@ -260,6 +260,12 @@ def paused(ecs: Ecs, name: str, *seen: str) -> dict[str, Any]:
 
 
 def test_a_canary_waits_for_a_person_at_each_step_and_can_be_called_back(ecs: Ecs) -> None:
+    sqs, queue_arn = ecs.client("sqs"), "arn:aws:sqs:us-east-1:123456789012:hooks"
+    may_send = {"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [may_send | {"Resource": queue_arn}]})
+    queue = sqs.create_queue(QueueName="hooks", Attributes={"Policy": policy})["QueueUrl"]
+    ecs.client("events").put_rule(Name="hooks", EventPattern=json.dumps({"detail-type": ["ECS Hook State Change"]}))
+    ecs.client("events").put_targets(Rule="hooks", Targets=[{"Id": "1", "Arn": queue_arn}])
     one, two = ecs.register("canary", web("one")), ecs.register("canary", web("two"))
     ecs.serve("canary", one)
     assert ecs.rolled_out("canary")["status"] == "SUCCESSFUL"
@@ -291,6 +297,23 @@ def test_a_canary_waits_for_a_person_at_each_step_and_can_be_called_back(ecs: Ec
     assert pages(ecs, "canary", 5) == {"one"}
     with pytest.raises(ecs.api.exceptions.InvalidParameterException, match="is not allowed for service deployment in"):
         ecs.api.continue_service_deployment(serviceDeploymentArn=arn, hookId=hook["hookId"])
+
+    events: list[dict[str, Any]] = []
+    while len(events) < 4:
+        told = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=10).get("Messages", [])
+        assert told, events
+        events += [json.loads(message["Body"]) for message in told]
+        for message in told:
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    assert sorted(event["detail"]["eventName"] for event in events) == [
+        "HOOK_AWAITING_ACTION", "HOOK_AWAITING_ACTION", "HOOK_FAILED", "HOOK_SUCCEEDED",
+    ]  # fmt: skip
+    for event in events:  # .../developerguide/ecs_hook_state_change_events.html
+        assert event["resources"] == [arn]
+        assert event["detail"].keys() == {
+            "eventType", "eventName", "hookId", "hookType", "expiresAt", "lifecycleStage", "clusterArn", "serviceArn",
+            "serviceDeploymentArn", "updatedAt",
+        }  # fmt: skip
 
 
 def test_a_linear_rollout_shifts_step_by_step_and_a_pause_may_run_out(ecs: Ecs) -> None:
