@@ -1,6 +1,9 @@
 """What holds in every test: local AWS answers as botocore's models say that AWS does."""
 
+import re
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,3 +69,32 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for operation in config.stash.get(NEVER_CALLED, []):
         terminalreporter.write_line(f"FAILED: local AWS implements {operation}, and no test calls it", red=True)
+
+
+# --- side by side: pytest -n 2 ----------------------------------------------------------------------------------------
+
+
+@cache
+def _together(file: str) -> str:
+    """Return what a file's tests share a process with: all that run containers, else those of its `xdist_group`."""
+    text = (Path(__file__).parents[1] / file).read_text()
+    if "pytest.mark.engine" in text:
+        return "engine"
+    found = re.search(r'xdist_group\("(\w+)"\)', text)
+    return found[1] if found else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run what shares something in one process: what a fixture started, its ports, the machine's packet filter.
+
+    `--dist loadgroup` does not: it marks tests by Item._nodeid (xdist/remote.py), which pytest 9.2 does not read.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return _together(nodeid.partition("::")[0])
+
+    config.option.loadscopereorder = False  # by the number of tests: but the slowest groups are those with few
+    return ByGroup(config, log)

@@ -54,7 +54,7 @@ def archive(**files: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    machine = start(4725, tmp_path_factory.mktemp("local"), "awslambda")
+    machine = start(4731, tmp_path_factory.mktemp("local"), "awslambda")
     yield machine
     machine.stop()
 

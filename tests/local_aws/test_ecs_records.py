@@ -45,7 +45,7 @@ def contains(whole: Any, part: Any) -> bool:
 
 @pytest.fixture(scope="module")
 def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    machine = start(4711, tmp_path_factory.mktemp("light"), "ecs")
+    machine = start(4791, tmp_path_factory.mktemp("light"), "ecs")
     yield client(machine, "ecs")
     machine.stop()
 

@@ -80,7 +80,7 @@ def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
     moto_api_backend.reset()
     usual, Backend.minute = Backend.minute, 0.5
     extensions = ["registry", "ecr", "awslambda", "events", "ecs"]
-    machine = server.start(4801, tmp_path_factory.mktemp("ecs"), extensions)
+    machine = server.start(4810, tmp_path_factory.mktemp("ecs"), extensions)
     try:
         yield Ecs(machine)
     finally:

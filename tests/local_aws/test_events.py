@@ -28,7 +28,7 @@ EVENT = {
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    machine = start(4725, tmp_path_factory.mktemp("local"), "events", "awslambda")
+    machine = start(4741, tmp_path_factory.mktemp("local"), "events", "awslambda")
     yield machine
     machine.stop()
 
