@@ -76,6 +76,21 @@ def test_containers_of_a_task_share_network_and_volume_and_start_in_order(ecs: E
     assert {c["name"]: c["exitCode"] for c in task["containers"]} == {"first": 0, "last": 0, "server": 137}
 
 
+def test_a_container_reads_in_its_metadata_how_the_others_of_its_task_stand(ecs: Ecs) -> None:
+    first = container("first", "exit 2", essential=False)
+    ask = 'sleep 1; wget -qO- "$ECS_CONTAINER_METADATA_URI_V4/task"; echo; wget -qO- "$ECS_CONTAINER_METADATA_URI_V4"'
+    second = container("second", ask, dependsOn=[{"containerName": "first", "condition": "COMPLETE"}])
+
+    task = ecs.run(ecs.register("metadata", first, second))
+
+    whole, own = (json.loads(line) for line in ecs.lines(task, "second"))
+    assert (whole["TaskARN"], whole["Cluster"]) == (task["taskArn"], task["clusterArn"])
+    assert (whole["Family"], whole["KnownStatus"]) == ("metadata", "RUNNING")
+    stands = {c["Name"]: (c["KnownStatus"], c.get("ExitCode")) for c in whole["Containers"]}
+    assert stands == {"first": ("STOPPED", 2), "second": ("RUNNING", None)}
+    assert own["Name"] == "second"
+
+
 def test_what_depends_on_the_success_of_a_container_does_not_start_without_it(ecs: Ecs) -> None:
     first = container("first", "exit 2", essential=False)
     second = container("second", "echo never", dependsOn=[{"containerName": "first", "condition": "SUCCESS"}])

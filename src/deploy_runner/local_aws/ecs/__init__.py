@@ -5,7 +5,7 @@ import contextlib
 from moto.ecs import urls
 from moto.ecs.models import ecs_backends
 
-from deploy_runner.local_aws.ecs import cloudformation
+from deploy_runner.local_aws.ecs import cloudformation, metadata
 from deploy_runner.local_aws.ecs.api import Responses
 from deploy_runner.local_aws.ecs.backend import Backend
 from deploy_runner.local_aws.ecs.balancer import check_installed
@@ -20,6 +20,7 @@ def install(machine: Machine) -> None:
     ecs_backends.backend = Backend
     urls.url_paths["{0}/$"] = Responses.dispatch
     cloudformation.patch()
+    machine.gates.append(metadata.gate(machine))
 
     def close() -> None:
         for regions in list(ecs_backends.values()):

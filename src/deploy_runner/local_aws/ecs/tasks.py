@@ -18,6 +18,7 @@ from typing import Any
 from docker.errors import DockerException
 from moto.ec2.models import ec2_backends
 
+from deploy_runner.local_aws.ecs import metadata
 from deploy_runner.local_aws.ecs.containers import (
     CannotPull,
     CannotStart,
@@ -367,7 +368,8 @@ class Task:
             base |= self._backend.roles.credentials(task_role, self.id, self.task_arn)
         key, _, value = self._machine.engine.label.partition("=")
         labels = {key: value, "com.amazonaws.ecs.task-arn": self.task_arn}
-        for container in self.containers:
+        for index, container in enumerate(self.containers):
+            base["ECS_CONTAINER_METADATA_URI_V4"] = metadata.uri(self._machine, self.id, index)
             environment = base | self._environment_files(container, execution_role)
             environment |= {e["name"]: e.get("value", "") for e in container.definition.get("environment") or []}
             environment |= self._secrets(container, execution_role)
