@@ -38,6 +38,8 @@ lock:  ## Pin the newest versions that pyproject.toml allows
 	    --generate-hashes --python-version 3.13 --no-header -o requirements.lock
 	$(UV) pip compile -q --upgrade --group lambda --universal --generate-hashes --python-version 3.13 --no-header \
 	    -c requirements.lock -o requirements-lambda.lock
+	$(UV) pip compile -q --upgrade --group app-deployer --universal --generate-hashes --python-version 3.11 --no-header \
+	    -c requirements.lock -o requirements-app-deployer.lock
 
 clean:
 	rm -rf .aws-sam build .venv .tools node_modules

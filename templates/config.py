@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy_runner.domain.apps import Allowlist, load_file
+from deploy_runner.domain.apps import Allowlist, App, load_file
 from deploy_runner.domain.errors import AllowlistInvalid
 
 ROOT = Path(__file__).parents[1]
@@ -11,6 +11,7 @@ ENVIRONMENTS = ("dev", "staging", "prod")  # those that template.yaml has a depl
 
 PATH = "/deploy-runner/"
 PUSH_PATH = "/deploy-runner/push/"
+DEPLOYER_PATH = "/deploy-runner/deployer/"
 APPS_PATH = "/apps/"  # where the roles of the apps' own tasks are
 ENVIRONMENT_TAG = "deploy-runner:environment"  # on every ECS service that may be deployed to
 MAX_ROLE_NAME = 64  # docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
@@ -45,6 +46,11 @@ class Config:
 def read_config(path: Path = ROOT / "apps.yaml") -> Config:
     """Return what apps.yaml says. Raises AllowlistInvalid."""
     return Config(load_file(path))
+
+
+def deployer_role_name(app: App, environment: str) -> str:
+    """Return the name of an app-deployer's role; apps.yaml is refused where IAM would not take it."""
+    return f"deployer-{app.name_in(environment)}"
 
 
 def push_role_name(app: str) -> str:

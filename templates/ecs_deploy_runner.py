@@ -27,6 +27,7 @@ from troposphere.ecs import (
     ContainerDependency,
     Environment,
     EphemeralStorage,
+    HealthCheck,
     LogConfiguration,
     MountPoint,
     RuntimePlatform,
@@ -38,6 +39,7 @@ from troposphere.iam import Policy, PolicyType, Role
 from troposphere.logs import LogGroup
 
 from deploy_runner.domain.deployment import WORKSPACE
+from deploy_runner.domain.runner_task import MAY_BUILD
 from templates.config import PATH, Config
 from templates.iam import ANY_TASK, PULL, allow, arn, document, log_in, reasons, trust_ecs_tasks
 from templates.lifecycle import keep_newest
@@ -46,11 +48,15 @@ BUILDERS = {
     "DockerBuilderArm64": ("docker-builder-arm64", "ARM64"),
     "DockerBuilderX8664": ("docker-builder-x86-64", "X86_64"),
 }
+DEPLOYERS = {
+    "AppDeployerArm64": ("app-deployer-arm64", "ARM64"),
+    "AppDeployerX8664": ("app-deployer-x86-64", "X86_64"),
+}
 VOLUME = "workspace"
 
 
 def build(config: Config) -> Template:
-    """Return the runner. terraform-runner and app-deployer are there where their image is given."""
+    """Return the runner. terraform-runner is there where its image is given."""
     template = Template("The deploy runner's tasks on AWS Fargate.")
     template.set_version()
     _add_parameters(template)
@@ -73,16 +79,19 @@ def build(config: Config) -> Template:
             Tags=Tags(Name="deploy-runner"),
         )
     )
-    clones = template.add_resource(
-        Repository(
-            "CloneRepository",
-            RepositoryName="deploy-runner/clone",
-            ImageScanningConfiguration=ImageScanningConfiguration(ScanOnPush=True),
-            # A version is three: an image for either architecture, and the index of both.
-            LifecyclePolicy=LifecyclePolicy(LifecyclePolicyText=keep_newest(60)),
-            DeletionPolicy="RetainExceptOnCreate",
-            UpdateReplacePolicy="Retain",
+    clones, deployers = (
+        template.add_resource(
+            Repository(
+                f"{title}Repository",
+                RepositoryName=f"deploy-runner/{name}",
+                ImageScanningConfiguration=ImageScanningConfiguration(ScanOnPush=True),
+                # A version is three: an image for either architecture, and the index of both.
+                LifecyclePolicy=LifecyclePolicy(LifecyclePolicyText=keep_newest(60)),
+                DeletionPolicy="RetainExceptOnCreate",
+                UpdateReplacePolicy="Retain",
+            )
         )
+        for title, name in (("Clone", "clone"), ("AppDeployer", "app-deployer"))
     )
     # For a task whose role comes with RunTask: if it were forgotten, the task could do nothing.
     nothing = template.add_resource(
@@ -97,8 +106,14 @@ def build(config: Config) -> Template:
 
     group_of, execution = _add_kind(template, "DockerBuilder", "docker-builder")
     for title, (family, architecture) in BUILDERS.items():
-        kaniko = _container("kaniko", "docker-builder", Ref("KanikoImage"), group_of)
-        _add_task(template, title, family, "docker-builder", architecture, [kaniko], group_of, execution, nothing)
+        kaniko = _container("kaniko", "docker-builder", Ref("KanikoImage"), group_of, after=("clone", "SUCCESS"))
+        containers = [_clone("docker-builder", group_of), kaniko]
+        _add_task(template, title, family, "docker-builder", architecture, containers, execution, nothing)
+
+    group_of, execution = _add_kind(template, "AppDeployer", "app-deployer")
+    for title, (family, architecture) in DEPLOYERS.items():
+        containers = _app_deployer(group_of)
+        _add_task(template, title, family, "app-deployer", architecture, containers, execution, nothing)
 
     reader = template.add_resource(
         Role(
@@ -119,22 +134,23 @@ def build(config: Config) -> Template:
             Condition="HasTerraformRunner",
         )
     )
-    for title, kind, role in (
-        ("TerraformRunner", "terraform-runner", reader),
-        ("AppDeployer", "app-deployer", nothing),
-    ):
-        group_of, execution = _add_kind(template, title, kind, f"Has{title}")
-        main = _container(kind, kind, Ref(f"{title}Image"), group_of)
-        _add_task(template, title, kind, kind, "ARM64", [main], group_of, execution, role, f"Has{title}")
+    title, kind, only = "TerraformRunner", "terraform-runner", "HasTerraformRunner"
+    group_of, execution = _add_kind(template, title, kind, only)
+    main = _container(kind, kind, Ref(f"{title}Image"), group_of, after=("clone", "SUCCESS"))
+    _add_task(template, title, kind, kind, "ARM64", [_clone(kind, group_of), main], execution, reader, only)
 
     for name, value in {
         "ClusterArn": GetAtt(cluster, "Arn"),
         "SecurityGroupId": GetAtt(group, "GroupId"),
         "CloneRepositoryUri": GetAtt(clones, "RepositoryUri"),
+        "AppDeployerRepositoryUri": GetAtt(deployers, "RepositoryUri"),
         "Registry": Select(0, Split("/", GetAtt(clones, "RepositoryUri"))),
         "DockerBuilderArm64Arn": Ref("DockerBuilderArm64"),
         "DockerBuilderX8664Arn": Ref("DockerBuilderX8664"),
+        "AppDeployerArm64Arn": Ref("AppDeployerArm64"),
+        "AppDeployerX8664Arn": Ref("AppDeployerX8664"),
         "DockerBuilderExecutionRoleArn": GetAtt("DockerBuilderExecutionRole", "Arn"),
+        "AppDeployerExecutionRoleArn": GetAtt("AppDeployerExecutionRole", "Arn"),
         "NoPermissionsRoleArn": GetAtt(nothing, "Arn"),
     }.items():
         template.add_output(Output(name, Value=value))
@@ -185,7 +201,7 @@ def _add_kind(template: Template, title: str, kind: str, condition: str | None =
             PULL,
             images,
             unused={"ecr:BatchCheckLayerAvailability": "AWS's own AmazonECSTaskExecutionRolePolicy has it for pulls"}
-            if kind == "docker-builder"
+            if kind != "terraform-runner"
             else {"*": f"The tests run no {kind}"},
         ),
         allow(
@@ -220,14 +236,22 @@ _APP_KEY = "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId
 
 
 def _container(
-    name: str, kind: str, image: AWSHelperFn, logs: AWSObject, essential: bool = True, **more: Any
+    name: str,
+    kind: str,
+    image: AWSHelperFn,
+    logs: AWSObject,
+    essential: bool = True,
+    after: tuple[str, str] | None = None,
+    **more: Any,
 ) -> ContainerDefinition:
-    after = {} if name == "clone" else {"DependsOn": [ContainerDependency(ContainerName="clone", Condition="SUCCESS")]}
+    """Return a container that starts once the one before it meets a condition."""
+    if after:
+        more["DependsOn"] = [ContainerDependency(ContainerName=after[0], Condition=after[1])]
+    more.setdefault("MountPoints", [MountPoint(SourceVolume=VOLUME, ContainerPath=WORKSPACE, ReadOnly=False)])
     return ContainerDefinition(
         Name=name,
         Image=image,
         Essential=essential,
-        MountPoints=[MountPoint(SourceVolume=VOLUME, ContainerPath=WORKSPACE, ReadOnly=False)],
         LogConfiguration=LogConfiguration(
             LogDriver="awslogs",
             Options={
@@ -236,12 +260,25 @@ def _container(
                 "awslogs-stream-prefix": kind,
             },
         ),
-        **after,
         **more,
     )
 
 
-def _clone(kind: str, logs: AWSObject) -> ContainerDefinition:
+def _app_deployer(logs: AWSObject) -> list[ContainerDefinition]:
+    """Return the three containers of an app-deployer: `deploy` decides first whether to build at all, and ends last.
+
+    With it the task ends, so its exit code is the task's. It has no part in the volume, which a Dockerfile's RUN can
+    write to.
+    """
+    image = If("HasAppDeployer", Ref("AppDeployerImage"), Sub("${AppDeployerRepository.RepositoryUri}:latest"))
+    check = HealthCheck(Command=["CMD", "test", "-e", MAY_BUILD], Interval=5, Timeout=2, Retries=10)
+    deploy = _container("deploy", "app-deployer", image, logs, HealthCheck=check, MountPoints=[])
+    clone = _clone("app-deployer", logs, after=("deploy", "HEALTHY"))
+    kaniko = _container("kaniko", "app-deployer", Ref("KanikoImage"), logs, False, ("clone", "SUCCESS"))
+    return [deploy, clone, kaniko]
+
+
+def _clone(kind: str, logs: AWSObject, after: tuple[str, str] | None = None) -> ContainerDefinition:
     """Return the one container that sees the GitHub App's key. It ends before anything of the app's runs."""
     return _container(
         "clone",
@@ -249,6 +286,7 @@ def _clone(kind: str, logs: AWSObject) -> ContainerDefinition:
         If("HasClone", Ref("CloneImage"), Sub("${CloneRepository.RepositoryUri}:latest")),
         logs,
         essential=False,
+        after=after,
         Environment=[
             Environment(Name="GITHUB_API_URL", Value=Ref("GitHubApiUrl")),
             Environment(Name="GITHUB_URL", Value=Ref("GitHubUrl")),
@@ -265,7 +303,6 @@ def _add_task(
     kind: str,
     architecture: str,
     containers: list[ContainerDefinition],
-    logs: AWSObject,
     execution: AWSObject,
     role: AWSObject,
     condition: str | None = None,
@@ -285,7 +322,7 @@ def _add_task(
             ExecutionRoleArn=GetAtt(execution, "Arn"),
             TaskRoleArn=GetAtt(role, "Arn"),
             Volumes=[Volume(Name=VOLUME)],
-            ContainerDefinitions=[_clone(kind, logs), *containers],
+            ContainerDefinitions=containers,
             Tags=Tags({"deploy-runner:kind": kind}),
             DeletionPolicy="Retain",
             UpdateReplacePolicy="Retain",

@@ -38,7 +38,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     accepted = decide(allowlist(), request, RepositoryFacts(github(), app.repository.name))
     deployment = build_deployment(request, app, accepted.environment, accepted.sha, execution, here)
     if request.action == "deploy":
-        check_services(in_target(deployment["target"], execution.name).ecs, deployment["target"])
+        check_services(in_target(deployment["target"], execution.name).ecs, deployment)
     count("RequestsAccepted")
     logger.info("accepted", extra={"app": app.name, "sha": accepted.sha, "because": accepted.because})
     return deployment

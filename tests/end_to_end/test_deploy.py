@@ -234,7 +234,7 @@ def test_a_branch_that_is_not_allowed_and_red_checks_are_refused(walk: Walkthrou
 
 
 def test_a_commit_of_another_repository_is_refused(walk: Walkthrough, clone: Path) -> None:
-    other = walk.create_repository("lightwave-media/photographos", 1002)
+    other = walk.create_repository("lightwave-media/lightwave-backend", 1004)
     walk.write_sample_app(other, "other")
     sha = walk.push(other, "Another app's commit")
 

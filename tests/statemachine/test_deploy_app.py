@@ -30,11 +30,23 @@ DEPLOYMENT: dict[str, Any] = {
     "target": {"cluster": "dev", "services": [{"name": "cineos", "containers": ["app"]}]},
     "timeouts": {"build": 20, "rollout": 20},
 }  # fmt: skip
+DEPLOYER: dict[str, Any] = DEPLOYMENT | {
+    "runner": "app-deployer",
+    "app_deployer": {
+        "task_definition": "arn:aws:ecs:us-east-1:123456789012:task-definition/app-deployer-arm64:3",
+        "task_role": "arn:aws:iam::123456789012:role/deploy-runner/deployer/deployer-cineos-dev",
+        "deploy_command": [f"--image=registry/cineos:{TAG}", "--container=app"],
+    },
+}
 REVISION = {"service": "cineos", "service_arn": "arn:service", "task_definition": "arn:td:42"}
 BUILD = ["IsTheImageBuilt", "BuildImage", "ReadDigest", "IsTheImageThere"]
 LONGEST_WAY = [
     "ValidateRequest", "ReportQueued", "FindImage", *BUILD, "IsThereMoreThanTheBuild", "RegisterRevisions",
     "DeployServices", "WaitForStable", "ReportOutcome", "WhatIsTheVerdict", "Deployed",
+]  # fmt: skip
+IN_ONE_TASK = [
+    "ValidateRequest", "ReportQueued", "FindImage", "IsTheImageBuilt", "RunAppDeployer", "FindRollouts",
+    "WaitForStable", "ReportOutcome", "WhatIsTheVerdict", "Deployed",
 ]  # fmt: skip
 
 
@@ -375,3 +387,118 @@ def test_any_json_reaches_validation_as_it_is(aws: FakeAws, run: Callable[..., E
 
     assert run(json.loads(text)).error == "RequestMalformed"
     assert aws.called("ValidateRequest")[0]["request"] == json.loads(text)
+
+
+# --- app-deployer -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployer(aws: FakeAws, run: Callable[..., Execution]) -> Callable[..., Execution]:
+    """Run a deployment of an app that chose app-deployer."""
+    aws.functions["ValidateRequest"] = lambda payload: DEPLOYER
+    return run
+
+
+def test_an_app_deployer_builds_and_deploys_in_one_task(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
+    done = deployer()
+
+    assert (done.status, done.states) == ("SUCCEEDED", IN_ONE_TASK)
+    [ran] = aws.called("RunTask")
+    environment = [{"name": "APP_NAME", "value": "cineos"}, {"name": "GIT_REF", "value": SHA}]
+    assert ran["taskDefinition"] == DEPLOYER["app_deployer"]["task_definition"]
+    assert ran["group"] == "cineos-dev-1"
+    assert ran["overrides"] == {
+        "taskRoleArn": DEPLOYER["app_deployer"]["task_role"],
+        "containerOverrides": [
+            {"name": "deploy", "command": DEPLOYER["app_deployer"]["deploy_command"], "environment": environment},
+            {"name": "clone", "command": DEPLOYMENT["build"]["clone_command"], "environment": environment},
+            {"name": "kaniko", "command": DEPLOYMENT["build"]["kaniko_command"]},
+        ],
+    }
+    # The verdict is for the rollouts that were found by a function, not for what the task says.
+    assert [call["step"] for call in aws.called("DeployService")] == ["find"]
+    assert aws.called("WatchRollout")[0]["rollouts"] == [REVISION]
+
+
+def test_an_image_that_exists_is_deployed_without_an_app_deployer(
+    aws: FakeAws, deployer: Callable[..., Execution]
+) -> None:
+    aws.images[f"cineos:{TAG}"] = DIGEST
+
+    done = deployer()
+
+    assert done.states == [state for state in LONGEST_WAY if state not in BUILD[1:]]
+    assert not aws.called("RunTask")
+
+
+def test_the_action_build_takes_the_docker_builder(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
+    aws.functions["ValidateRequest"] = lambda payload: DEPLOYER | {"action": "build", "app_deployer": None}
+
+    done = deployer()
+
+    assert (done.status, aws.called("DeployService")) == ("SUCCEEDED", [])
+    assert [call["taskDefinition"] for call in aws.called("RunTask")] == [DEPLOYMENT["build"]["task_definition"]]
+
+
+def test_an_app_deployer_that_fails_is_not_tried_again(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
+    codes = {"deploy": 1, "clone": 0, "kaniko": 1}
+    aws.run_task = lambda request: {"containers": [{"name": n, "exitCode": code} for n, code in codes.items()]}
+
+    done = deployer()
+
+    assert (done.status, done.error) == ("FAILED", "States.TaskFailed")
+    failure = aws.called("ReportStatus")[-1]["failure"]
+    assert failure["state"] == "RunAppDeployer"
+    assert {c["Name"]: c["ExitCode"] for c in json.loads(failure["cause"])["Containers"]} == codes
+    assert len(aws.called("RunTask")) == 1
+    assert not aws.called("DeployService")
+
+
+def test_an_app_deployer_that_could_not_start_is_tried_again_in_the_same_group(
+    aws: FakeAws, deployer: Callable[..., Execution]
+) -> None:
+    ended = {"containers": [{"name": name, "exitCode": 0} for name in ("deploy", "clone", "kaniko")]}
+    answers: list[Any] = [{"failures": [{"reason": "Capacity is unavailable"}], "tasks": []}, ended]
+    aws.run_task = lambda request: answers.pop(0)
+
+    assert deployer().status == "SUCCEEDED"
+    assert [call["group"] for call in aws.called("RunTask")] == ["cineos-dev-1"] * 2
+
+
+def test_an_app_deployer_that_takes_too_long_is_stopped(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
+    aws.functions["ValidateRequest"] = lambda payload: DEPLOYER | {"timeouts": {"build": 1, "rollout": 20}}
+    aws.run_task = lambda request: {"lastStatus": "RUNNING"}
+
+    done = deployer()
+
+    assert (done.status, done.error) == ("FAILED", "States.Timeout")
+    assert aws.called("ReportStatus")[-1]["failure"]["state"] == "RunAppDeployer"
+    deadline = time.monotonic() + 3
+    while not aws.called("StopTask") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert aws.called("StopTask")
+
+
+def test_an_app_deployer_that_left_no_rollout_fails(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
+    aws.functions["DeployService"] = fails("NothingDeployed", "no revision")
+
+    done = deployer()
+
+    assert (done.status, done.error) == ("FAILED", "NothingDeployed")
+    assert not aws.called("WatchRollout")
+
+
+def test_what_an_app_deployer_started_may_fail_like_any_other_rollout(
+    aws: FakeAws, deployer: Callable[..., Execution]
+) -> None:
+    sfn, cause = aws.client("stepfunctions"), "cineos: exit 1, 3 times; revision 41 still serves"
+
+    def watch(payload: dict[str, Any]) -> None:
+        answer = {"taskToken": payload["task_token"], "error": "RolloutRolledBack", "cause": cause}
+        threading.Timer(0.1, sfn.send_task_failure, kwargs=answer).start()
+
+    aws.functions["WatchRollout"] = watch
+
+    done = deployer()
+
+    assert (done.status, done.error, done.cause) == ("FAILED", "RolloutRolledBack", f"told: {cause}")

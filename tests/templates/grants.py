@@ -51,6 +51,7 @@ _RUNNER_TASKS = "docker-builder|terraform-runner|app-deployer"
 
 def _role(name: str) -> str:
     name = re.sub(rf"^([a-z]+)-({_APPS})$", r"\1-APP", name)
+    name = re.sub(rf"^deployer-({_APPS})-({_PLACES})$", "deployer-APP-ENVIRONMENT", name)
     name = re.sub(rf"^deploy-target-({_PLACES})", "deploy-target-ENVIRONMENT", name)
     return re.sub(rf"^deploy-runner-({_RUNNER_TASKS})-execution$", "deploy-runner-TASK-execution", name)
 
@@ -58,6 +59,9 @@ def _role(name: str) -> str:
 def _resource(role: str, arn: str) -> str:
     arn = re.sub(rf":repository/({_IMAGES})(?=/cache$|$)", ":repository/APP", arn)
     arn = re.sub(rf"/deploy-target-({_PLACES})$", "/deploy-target-ENVIRONMENT", arn)
+    if role.startswith("deployer-"):
+        arn = re.sub(rf"/({_PLACES})/({_APPS})(?=/|$)", "/ENVIRONMENT/APP", arn)
+        arn = re.sub(rf"/({_APPS})([-/])({_PLACES})(?=[:/])", r"/APP\2ENVIRONMENT", arn)
     if role.endswith("-execution"):
         arn = re.sub(rf"(?<=/)({_RUNNER_TASKS})(?=$|:)", "TASK", arn)
     return arn

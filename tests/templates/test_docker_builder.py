@@ -1,4 +1,4 @@
-"""docker-builder: two containers, of which the one that runs the app's Dockerfile sees no key."""
+"""docker-builder and app-deployer: of their containers the one that runs the app's Dockerfile sees no key."""
 
 import pytest
 from moto.cloudformation.exceptions import ValidationError
@@ -87,14 +87,35 @@ def test_kaniko_is_taken_by_digest_alone(image: str) -> None:
 def test_every_kind_of_runner_task_keeps_the_key_from_what_it_runs(everything: Stack) -> None:
     definitions = everything.nested("Runner").of_type("AWS::ECS::TaskDefinition")
     assert {d["Family"] for d in definitions.values()} == {
-        "docker-builder-arm64", "docker-builder-x86-64", "terraform-runner", "app-deployer"
+        "docker-builder-arm64", "docker-builder-x86-64", "terraform-runner", "app-deployer-arm64", "app-deployer-x86-64"
     }  # fmt: skip
     for definition in definitions.values():
-        clone, main = definition["ContainerDefinitions"]
-        assert clone["Name"] == "clone"
-        assert "Secrets" not in main
+        containers = definition["ContainerDefinitions"]
+        *_, clone, main = containers
+        assert [container["Name"] for container in containers if "Secrets" in container] == [clone["Name"]] == ["clone"]
         assert main["DependsOn"] == [{"ContainerName": "clone", "Condition": "SUCCESS"}]
-        assert not any(container.get("Privileged") for container in (clone, main))
+        assert not any(container.get("Privileged") for container in containers)
+
+
+@pytest.mark.parametrize("logical_id", ["AppDeployerArm64", "AppDeployerX8664"])
+def test_an_app_deployer_ends_with_the_container_that_deploys(main: Stack, logical_id: str) -> None:
+    deploy, clone, kaniko = main.nested("Runner").resources[logical_id]["Properties"]["ContainerDefinitions"]
+
+    # Its exit code is the task's, and nothing is built before it has looked for another task of the deployment.
+    assert [(c["Name"], c["Essential"]) for c in (deploy, clone, kaniko)] == [
+        ("deploy", True), ("clone", False), ("kaniko", False),
+    ]  # fmt: skip
+    assert deploy["HealthCheck"]["Command"] == ["CMD", "test", "-e", "/tmp/may-build"]
+    assert clone["DependsOn"] == [{"ContainerName": "deploy", "Condition": "HEALTHY"}]
+    # What a Dockerfile's RUN can write is nothing to it.
+    assert (deploy["MountPoints"], kaniko["MountPoints"]) == ([], WORKSPACE)
+    assert deploy["Image"] == f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/deploy-runner/app-deployer:latest"
+    assert kaniko["Image"] == KANIKO
+
+
+def test_an_app_deployer_image_that_is_given_is_taken(everything: Stack) -> None:
+    containers = everything.nested("Runner").resources["AppDeployerArm64"]["Properties"]["ContainerDefinitions"]
+    assert "@sha256:" in containers[0]["Image"]
 
 
 def test_nothing_comes_in_from_the_network(main: Stack) -> None:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from deploy_runner.local_aws.iam.evaluate import Asked, Decision, identity_says
+
 from .stacks import Grant, Stack, arn, documents, grants
 
 CLUSTER = arn("ecs", "cluster/deploy-runner")
@@ -38,6 +40,35 @@ def execution_role(kind: str, *images: str) -> list[Rule]:
 
 def push_role(app: str) -> list[Rule]:
     return [LOG_IN, (PULL + PUSH, [arn("ecr", f"repository/{app}"), arn("ecr", f"repository/{app}/cache")], None)]
+
+
+def deployer_role(app: str, environment: str) -> list[Rule]:
+    """All in one environment, one service and one family, though a Dockerfile of the app has it too."""
+    service = f"{environment}/{app}"
+    tagged: dict[str, object] = {"aws:ResourceTag/deploy-runner:environment": environment}
+    family = arn("ecs", f"task-definition/{app}-{environment}:*")
+    tags = {"aws:RequestTag/deploy-runner:environment": environment, "aws:RequestTag/deploy-runner:app": app}
+    runners: dict[str, object] = {"ArnEquals": {"ecs:cluster": CLUSTER}}
+    return [
+        *push_role(app),
+        (
+            ["ecs:DescribeServiceRevisions", "ecs:DescribeServices", "ecs:ListServiceDeployments"],
+            [arn("ecs", f"service/{service}")],
+            {"StringEquals": tagged},
+        ),
+        (
+            ["ecs:UpdateService"],
+            [arn("ecs", f"service/{service}")],
+            {"StringEquals": tagged, "ArnLike": {"ecs:task-definition": family}},
+        ),
+        (["ecs:DescribeServiceRevisions"], [arn("ecs", f"service-revision/{service}/*")], None),
+        (["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions"], ["*"], None),
+        (["ecs:RegisterTaskDefinition"], [family], {"StringEquals": tags}),
+        (["ecs:TagResource"], [family], {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}}),
+        (["iam:PassRole"], [arn("iam", f"role/apps/{app}/{environment}/*", "")], TASKS),
+        (["ecs:ListTasks"], ["*"], runners),
+        (["ecs:DescribeTasks"], [arn("ecs", "task/deploy-runner/*")], runners),
+    ]
 
 
 def target_role(environment: str) -> list[Rule]:
@@ -85,6 +116,8 @@ MAY: dict[str, list[Rule]] = {
             [
                 arn("ecs", "task-definition/docker-builder-arm64:*"),
                 arn("ecs", "task-definition/docker-builder-x86-64:*"),
+                arn("ecs", "task-definition/app-deployer-arm64:*"),
+                arn("ecs", "task-definition/app-deployer-x86-64:*"),
             ],
             {"ArnEquals": {"ecs:cluster": CLUSTER}},
         ),
@@ -98,7 +131,9 @@ MAY: dict[str, list[Rule]] = {
             ["iam:PassRole"],
             [
                 arn("iam", "role/deploy-runner/push/push-*", ""),
+                arn("iam", "role/deploy-runner/deployer/deployer-*", ""),
                 arn("iam", "role/deploy-runner/deploy-runner-docker-builder-execution", ""),
+                arn("iam", "role/deploy-runner/deploy-runner-app-deployer-execution", ""),
                 arn("iam", "role/deploy-runner/deploy-runner-no-permissions", ""),
             ],
             TASKS,
@@ -156,6 +191,7 @@ MAY: dict[str, list[Rule]] = {
     "deploy-runner-app-deployer-execution": execution_role("app-deployer", "clone", "app-deployer"),
     "deploy-runner-no-permissions": [],
     **{f"push-{app}": push_role(app) for app in APPS},
+    **{f"deployer-photographos-{name}": deployer_role("photographos", name) for name in ("dev", "staging", "prod")},
     **{f"deploy-target-{name}": target_role(name) for name in ("dev", "staging", "prod")},
     "deploy-runner-github": [
         (
@@ -172,6 +208,58 @@ MAY: dict[str, list[Rule]] = {
         (["logs:GetLogEvents"], [arn("logs", "log-group:/deploy-runner/*:log-stream:*")], None),
     ],
 }
+
+
+OURS = {"aws:ResourceTag/deploy-runner:environment": "dev"}
+ITS_FAMILY = {"ecs:task-definition": arn("ecs", "task-definition/photographos-dev:7")}
+ITS_TAGS = {"aws:RequestTag/deploy-runner:environment": "dev", "aws:RequestTag/deploy-runner:app": "photographos"}
+TO_ECS = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
+ITS_SERVICE = arn("ecs", "service/dev/photographos")
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "context", "allowed"),
+    [
+        ("ecs:UpdateService", ITS_SERVICE, OURS | ITS_FAMILY, True),
+        ("ecs:UpdateService", ITS_SERVICE, OURS | {"ecs:task-definition": None}, False),  # the desired count alone
+        (
+            "ecs:UpdateService",
+            ITS_SERVICE,
+            OURS | {"ecs:task-definition": arn("ecs", "task-definition/createos-prod:7")},
+            False,
+        ),
+        ("ecs:UpdateService", arn("ecs", "service/dev/cineos"), OURS | ITS_FAMILY, False),
+        ("ecs:UpdateService", arn("ecs", "service/prod/photographos"), OURS | ITS_FAMILY, False),
+        ("ecs:RegisterTaskDefinition", arn("ecs", "task-definition/photographos-dev:*"), ITS_TAGS, True),
+        ("ecs:RegisterTaskDefinition", arn("ecs", "task-definition/cineos-dev:*"), ITS_TAGS, False),
+        ("ecs:RegisterTaskDefinition", arn("ecs", "task-definition/photographos-prod:*"), ITS_TAGS, False),
+        (
+            "ecs:RegisterTaskDefinition",
+            arn("ecs", "task-definition/photographos-dev:*"),
+            ITS_TAGS | {"aws:RequestTag/deploy-runner:app": "cineos"},
+            False,
+        ),
+        ("iam:PassRole", arn("iam", "role/apps/photographos/dev/photographos-dev-task", ""), TO_ECS, True),
+        ("iam:PassRole", arn("iam", "role/apps/photographos/prod/photographos-prod-task", ""), TO_ECS, False),
+        ("iam:PassRole", arn("iam", "role/apps/cineos/dev/cineos-dev-task", ""), TO_ECS, False),
+        ("iam:PassRole", arn("iam", "role/deploy-runner/deploy-target-dev", ""), TO_ECS, False),
+        ("ecs:RunTask", arn("ecs", "task-definition/photographos-dev:7"), {}, False),
+        ("ecr:PutImage", arn("ecr", "repository/photographos"), {}, True),
+        ("ecr:PutImage", arn("ecr", "repository/cineos"), {}, False),
+        ("sts:AssumeRole", arn("iam", "role/deploy-runner/deploy-target-dev", ""), {}, False),
+        ("states:SendTaskSuccess", "*", {}, False),
+        ("dynamodb:PutItem", TABLE, {}, False),
+        ("secretsmanager:GetSecretValue", GITHUB_KEY[1][0].replace("??????", "aBcDeF"), {}, False),
+    ],
+)
+def test_what_a_dockerfile_could_do_with_the_role_of_an_app_deployer(
+    everything: Stack, action: str, resource: str, context: dict[str, str | None], allowed: bool
+) -> None:
+    """In dev it may change its own service, within its own family and roles; nothing else of anybody's."""
+    policies = documents(everything)["deployer-photographos-dev"]
+    absent = dict.fromkeys(("ecs:cluster", "ecs:CreateAction"))
+
+    assert (identity_says(policies, Asked(action, resource, absent | context)) is Decision.ALLOW) is allowed
 
 
 @pytest.mark.parametrize("role", MAY)
@@ -206,12 +294,23 @@ def test_a_plan_reads_settings_but_no_data(everything: Stack) -> None:
     }
 
 
-def test_without_their_images_there_is_no_terraform_runner_and_no_app_deployer(main: Stack) -> None:
+def test_without_its_image_there_is_no_terraform_runner(main: Stack) -> None:
     names = set(documents(main))
 
-    assert {name for name in names if "terraform" in name or "app-deployer" in name} == set()
+    assert {name for name in names if "terraform" in name} == set()
     definitions = [d["Family"] for s in main.all() for d in s.of_type("AWS::ECS::TaskDefinition").values()]
-    assert sorted(definitions) == ["docker-builder-arm64", "docker-builder-x86-64"]
+    assert sorted(definitions) == [
+        "app-deployer-arm64", "app-deployer-x86-64", "docker-builder-arm64", "docker-builder-x86-64",
+    ]  # fmt: skip
+
+
+def test_only_an_app_that_chose_it_has_an_app_deployers_role(main: Stack) -> None:
+    """A task without one has the role that may do nothing."""
+    names = {name for name in documents(main) if name.startswith("deployer-")}
+
+    assert names == {f"deployer-photographos-{environment}" for environment in ("dev", "staging", "prod")}
+    definitions = main.nested("Runner").of_type("AWS::ECS::TaskDefinition").values()
+    assert {d["TaskRoleArn"].rpartition("/")[2] for d in definitions} == {"deploy-runner-no-permissions"}
 
 
 def test_only_who_needs_it_reads_the_github_key(everything: Stack) -> None:

@@ -112,9 +112,12 @@ def test_a_function(main: Stack, logical_id: str, folder: str) -> None:
         "GITHUB_APP_PRIVATE_KEY_SECRET": "/lightwave/cicd/github-app-private-key",
         "DEPLOYMENTS_TABLE": "deploy-runner-deployments",
         "OUTCOMES_TOPIC_ARN": arn("sns", "deploy-runner-outcomes"),
+        "APP_DEPLOYER_TASK_DEFINITION_ARM64": arn("ecs", "task-definition/app-deployer-arm64:3"),
+        "APP_DEPLOYER_TASK_DEFINITION_X86_64": arn("ecs", "task-definition/app-deployer-x86-64:3"),
         "BUILDER_TASK_DEFINITION_ARM64": arn("ecs", "task-definition/docker-builder-arm64:3"),
         "BUILDER_TASK_DEFINITION_X86_64": arn("ecs", "task-definition/docker-builder-x86-64:3"),
         "PUSH_ROLE_ARN_PREFIX": arn("iam", "role/deploy-runner/push/push-", ""),
+        "DEPLOYER_ROLE_ARN_PREFIX": arn("iam", "role/deploy-runner/deployer/deployer-", ""),
         "REGISTRY_PREFIX": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
     }
 
@@ -174,12 +177,13 @@ def test_a_function_ends_before_the_state_that_waits_for_it(main: Stack) -> None
             assert timeout < state["TimeoutSeconds"]
 
 
-def test_the_push_roles_are_where_the_functions_look_for_them(main: Stack) -> None:
+def test_the_roles_of_builds_are_where_the_functions_look_for_them(main: Stack) -> None:
     prefix = main.of_type("AWS::Lambda::Function")["ValidateRequestFunction"]["Environment"]["Variables"]
     roles = main.nested("AppRoles").of_type("AWS::IAM::Role").values()
 
     arns = {arn("iam", f"role{role['Path']}{role['RoleName']}", "") for role in roles}
     assert f"{prefix['PUSH_ROLE_ARN_PREFIX']}cineos" in arns
+    assert f"{prefix['DEPLOYER_ROLE_ARN_PREFIX']}photographos-dev" in arns
 
 
 def test_ecs_events_reach_the_alias_and_are_not_lost(main: Stack) -> None:
@@ -229,7 +233,7 @@ def test_a_target_elsewhere_is_left_out(name: str) -> None:
 def test_apps_repositories_can_be_left_to_others() -> None:
     stack = Stack(packaged(), REQUIRED | {"CreateAppRepositories": "false"})
     names = [r["RepositoryName"] for each in stack.all() for r in each.of_type("AWS::ECR::Repository").values()]
-    assert names == ["deploy-runner/clone"]
+    assert sorted(names) == ["deploy-runner/app-deployer", "deploy-runner/clone"]
 
 
 # --- samconfig.toml and the examples ----------------------------------------------------------------------------------
@@ -263,7 +267,9 @@ def test_the_example_service_is_one_that_may_be_deployed_to(main: Stack) -> None
     assert service["ServiceName"] == "cineos"
     definition = example.resources["TaskDefinition"]["Properties"]
     for role in ("TaskRoleArn", "ExecutionRoleArn"):
-        assert definition[role].startswith(arn("iam", "role/apps/", ""))
+        assert definition[role].startswith(arn("iam", "role/apps/cineos/dev/", ""))
+    # what an app-deployer's role is for
+    assert definition["Family"] == "cineos-dev"
     (container,) = definition["ContainerDefinitions"]
     assert container["Name"] == "app"
     assert container["LogConfiguration"]["Options"]["awslogs-group"] == "/apps/cineos"

@@ -148,9 +148,10 @@ def test_only_ecs_in_this_account_comes_into_roles_of_tasks(everything: Stack) -
     roles = [
         name
         for name in trusts(everything)
-        if name.startswith("push-") or name.endswith(("-execution", "-no-permissions", "-terraform-plan"))
+        if name.startswith(("push-", "deployer-"))
+        or name.endswith(("-execution", "-no-permissions", "-terraform-plan"))
     ]
-    assert len(roles) == 4 + 3 + 2
+    assert len(roles) == 4 + 3 + 3 + 2
     here = {"aws:SourceAccount": ACCOUNT, "aws:SourceArn": arn("ecs", "cluster/deploy-runner")}
     for name in roles:
         policy = trusts(everything)[name]
@@ -175,7 +176,7 @@ def test_every_role_is_looked_at_here(everything: Stack) -> None:
         name for name, policy in trusts(everything).items()
         if policy["Statement"][0]["Principal"] == {"Service": "lambda.amazonaws.com"}
     }  # fmt: skip
-    rest = {n for n in trusts(everything) if not n.startswith(("push-", "deploy-target-"))} - lambdas
+    rest = {n for n in trusts(everything) if not n.startswith(("push-", "deployer-", "deploy-target-"))} - lambdas
     assert lambdas == {
         f"deploy-runner-{verb}" for verb in ("validate-request", "report-status", "deploy-service", "watch-rollout")
     }

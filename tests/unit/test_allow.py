@@ -7,7 +7,7 @@ import pytest
 
 from deploy_runner.domain import errors
 from deploy_runner.domain.allow import decide
-from deploy_runner.domain.apps import Allowlist, App, load
+from deploy_runner.domain.apps import Allowlist, App, Environment, Service, Target, load
 from deploy_runner.domain.deployment import Execution, Installation, build_deployment, image_tag, kaniko_command
 from deploy_runner.domain.request import parse_request
 from deploy_runner.github.facts import RepositoryFacts
@@ -129,7 +129,9 @@ def test_only_success_is_green(conclusion: str | None) -> None:
 # --- the deployment ---------------------------------------------------------------------------------------------------
 
 
-HERE = Installation("arm", "x86", "arn:aws:iam::1:role/deploy-runner/push/", "registry")
+DEPLOYERS = [f"arn:aws:ecs:us-east-1:123456789012:task-definition/app-deployer-{cpu}:1" for cpu in ("arm", "x86")]
+ROLES = ("arn:aws:iam::1:role/deploy-runner/push/", "arn:aws:iam::1:role/deploy-runner/deployer/deployer-")
+HERE = Installation("arm", "x86", *DEPLOYERS, *ROLES, "registry")
 
 
 def test_changed_build_settings_are_a_new_image_and_all_else_is_not(allowlist: Allowlist) -> None:
@@ -176,3 +178,28 @@ def test_the_builder_is_that_of_the_architecture_and_pushes_as_the_app(allowlist
         "--repository", "lightwave-media/cineos", "--repository-id", "1001", "--sha", SHA,
         "--directory", "/deploy-runner/source",
     ]  # fmt: skip
+
+
+def test_an_app_deployer_gets_what_it_needs_for_its_one_service_and_a_role_of_its_environment(
+    allowlist: Allowlist,
+) -> None:
+    accepted = ask(allowlist)
+    request = parse_request({"app": "cineos", "environment": "dev", "ref": "main", "source": RUN})
+    target = Target("123456789012", "us-east-1", "r")
+    environment = replace(accepted.environment, services=(Service("web", ("app", "cron")),), target=target)
+
+    def deployment(place: Environment, **changes: Any) -> dict[str, Any]:
+        app = replace(accepted.app, runner="app-deployer")
+        return build_deployment(replace(request, **changes), app, place, SHA, Execution("arn", "d-1"), HERE)
+
+    built = deployment(environment)
+    assert built["runner"] == "app-deployer"
+    assert built["app_deployer"] == {
+        "task_definition": DEPLOYERS[0],
+        "task_role": f"{ROLES[1]}cineos-dev",
+        "deploy_command": [f"--image=registry/cineos:{built['image']['tag']}", "--container=app", "--container=cron"],
+    }
+    assert deployment(environment, action="build")["app_deployer"] is None  # docker-builder does that
+    for elsewhere in (Target("999999999999", "us-east-1", "r"), Target("123456789012", "eu-west-1", "r")):
+        with pytest.raises(errors.TargetMisconfigured, match="account and region that it runs in"):
+            deployment(replace(environment, target=elsewhere))

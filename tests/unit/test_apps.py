@@ -66,6 +66,7 @@ ALLOWED: list[tuple[tuple[str, ...], Any]] = [
     ((*APP, "immutable_tags"), True),
     ((*APP, "submodules"), False),
     ((*APP, "runner"), "docker-builder"),
+    ((*APP, "runner"), "app-deployer"),
     ((*APP, "repository", "name"), "Light-Wave/a.b_c"),
     ((*ENV, "role"), "some/path/role"),
     ((*ENV, "checks"), ["CI / tests", "lint"]),
@@ -134,7 +135,7 @@ REFUSED: list[tuple[tuple[str, ...], Any]] = [
     ((*APP, "build_args"), ["A=1"]),
     ((*APP, "architecture"), "arm64"),
     ((*APP, "immutable_tags"), "yes"),
-    ((*APP, "runner"), "app-deployer"),
+    ((*APP, "runner"), "appdeployer"),
     ((*IN_APP, "services"), ...),
     ((*IN_APP, "services"), {}),
     ((*IN_APP, "services"), {"cineos": []}),
@@ -234,3 +235,58 @@ def test_more_services_than_a_task_could_be_told_of_are_refused() -> None:
     assert loads(changed((*IN_APP, "services"), few))
     with pytest.raises(AllowlistInvalid, match="at most 2000 characters in all"):
         load(yaml.safe_dump(changed((*IN_APP, "services"), many)))
+
+
+def app_deployer(**environments: Any) -> dict[str, Any]:
+    file = changed((*APP, "runner"), "app-deployer")
+    file["apps"]["cineos"]["environments"] |= environments
+    return file
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ((*IN_APP, "services"), {"web": ["app"], "worker": ["app"]}, "one service in dev, but is 2"),
+        ((*IN_APP, "task_definition_base"), "family", "task_definition_base service in dev"),
+        ((*ENV, "task_definition_base"), "family", "task_definition_base service in dev"),
+    ],
+)
+def test_what_an_app_deployer_cannot_do_is_refused(path: tuple[str, ...], value: Any, told: str) -> None:
+    file = app_deployer()
+    place = file
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(AllowlistInvalid, match=told):
+        load(yaml.safe_dump(file))
+
+
+def test_an_app_deployer_stays_in_one_account_and_region() -> None:
+    file = app_deployer(prod={"services": {"cineos": ["app"]}})
+    file["environments"]["prod"] = copy.deepcopy(GOOD["environments"]["dev"]) | {"cluster": "prod"}
+    assert loads(file)
+    file["environments"]["prod"]["region"] = "eu-west-1"
+    with pytest.raises(AllowlistInvalid, match="one account and region"):
+        load(yaml.safe_dump(file))
+
+
+def test_no_two_apps_are_called_alike_together_with_their_environment_where_a_role_is_named_so() -> None:
+    """`cineos` in `dev-x` and `cineos-dev` in `x` would share what the role of an app-deployer may change."""
+    file = app_deployer()
+    for name in ("dev-x", "x"):
+        file["environments"][name] = copy.deepcopy(GOOD["environments"]["dev"]) | {"cluster": name}
+    cineos = file["apps"]["cineos"]
+    cineos["environments"]["dev-x"] = {"services": {"cineos": ["app"]}}
+    other = {"name": "lightwave-media/x", "id": 8}
+    file["apps"]["cineos-dev"] = {"repository": other, "environments": {"x": {"services": {"x": ["app"]}}}}
+    with pytest.raises(AllowlistInvalid, match="must not be called cineos-dev-x together with its environment"):
+        load(yaml.safe_dump(file))
+    cineos["runner"] = "docker-builder"
+    assert loads(file)
+
+
+def test_the_name_of_an_app_deployers_role_fits() -> None:
+    file = app_deployer()
+    for length, fits in ((51, True), (52, False)):
+        file["apps"] = {"c" * length: file["apps"].popitem()[1]}
+        assert loads(file) is fits

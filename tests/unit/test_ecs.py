@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deploy_runner.aws import ecs
-from deploy_runner.domain.errors import AwsUnavailable, TargetMisconfigured
+from deploy_runner.domain.errors import AwsUnavailable, NothingDeployed, TargetMisconfigured
 from deploy_runner.domain.rollout import Rollout, StoppedTask
 from tests.unit.fake_ecs import CLUSTER, FakeEcs, client_error, service_arn
 
@@ -16,7 +16,7 @@ SERVICE = {"name": "cineos", "containers": ["app"]}
 def deployment(base: str = "service", deployment_id: str = "d-1") -> dict[str, Any]:
     return {
         "id": deployment_id, "app": "cineos", "environment": "dev", "sha": "b" * 40,
-        "image": {"repository_uri": "registry/cineos"},
+        "image": {"repository_uri": "registry/cineos"}, "app_deployer": None,
         "target": {"cluster": CLUSTER, "services": [SERVICE], "task_definition_base": base},
     }  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_a_foreign_revision_that_came_at_the_same_moment_as_ours_is_not_lost(fak
 def test_a_service_that_is_not_ours_to_deploy_is_refused(fake: FakeEcs, more: dict[str, Any], told: str) -> None:
     fake.services["cineos"] |= more
     with pytest.raises(TargetMisconfigured, match=told):
-        ecs.check_services(fake, deployment()["target"])
+        ecs.check_services(fake, deployment())
     with pytest.raises(TargetMisconfigured, match=told):
         register(fake)
     assert fake.changes == []
@@ -166,6 +166,47 @@ def test_a_reading_names_each_rollout_by_its_task_definition(fake: FakeEcs) -> N
     assert seen.circuit_breaker
     assert seen.primary is not None
     assert seen.primary.task_definition == rollout.task_definition
+
+
+# --- what an app-deployer did -----------------------------------------------------------------------------------------
+
+
+def test_what_a_task_registered_is_found_by_its_tags_with_what_served_before(fake: FakeEcs) -> None:
+    registered = register(fake)
+    assert ecs.find_rollout(fake, deployment(), SERVICE) == registered
+    ecs.update_service(fake, registered)
+    assert ecs.find_rollout(fake, deployment(), SERVICE) == registered
+    # AND also after ECS went back to the old revision and forgot the deployment of ours
+    previous = registered.previous_task_definition
+    primary = fake.services["cineos"]["deployments"][0] | {"taskDefinition": previous}
+    fake.services["cineos"] |= {"taskDefinition": previous, "deployments": [primary]}
+    assert ecs.find_rollout(fake, deployment(), SERVICE) == registered
+
+
+def test_a_task_that_left_nothing_or_another_image_deployed_nothing(fake: FakeEcs) -> None:
+    with pytest.raises(NothingDeployed, match="a revision of this deployment at dev/cineos"):
+        ecs.find_rollout(fake, deployment(), SERVICE)
+    register(fake, deployment_id="another")
+    with pytest.raises(NothingDeployed):
+        ecs.find_rollout(fake, deployment(), SERVICE)
+    tags = {"deploy-runner:managed": "true", "deploy-runner:deployment": "d-1", "deploy-runner:service": "cineos"}
+    fake.add_definition("cineos", tags, containerDefinitions=[{"name": "app", "image": "registry/cineos:latest"}])
+    with pytest.raises(NothingDeployed, match="'registry/cineos:latest'"):
+        ecs.find_rollout(fake, deployment(), SERVICE)
+
+
+def test_a_service_that_an_app_deployers_role_could_not_change_is_refused_before_anything_runs(fake: FakeEcs) -> None:
+    asked = deployment() | {"app_deployer": {"task_role": "r"}}
+    with pytest.raises(TargetMisconfigured, match="family must be cineos-dev: 'cineos'"):
+        ecs.check_services(fake, asked)
+    role = "arn:aws:iam::123456789012:role/apps/cineos/{}/task"
+    for where, fits in (("dev", True), ("prod", False)):
+        fake.add_service("cineos", fake.add_definition("cineos-dev", {}, taskRoleArn=role.format(where)))
+        if fits:
+            ecs.check_services(fake, asked)
+            continue
+        with pytest.raises(TargetMisconfigured, match="taskRoleArn must be a role under /apps/cineos/dev/"):
+            ecs.check_services(fake, asked)
 
 
 class Logs:

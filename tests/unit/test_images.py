@@ -18,9 +18,12 @@ from deploy_runner.local_aws.machine import Machine
 
 # No program runs at its build, so it is built for any platform everywhere.
 DOCKERFILE = "FROM scratch\nARG TARGETARCH\nCOPY runners/docker-builder/$TARGETARCH /processor\n"
+NAMES = {"Clone": "runner/clone", "AppDeployer": "runner/app-deployer"}
 TEMPLATE = {
-    "Resources": {"Clones": {"Type": "AWS::ECR::Repository", "Properties": {"RepositoryName": "runner/clone"}}},
-    "Outputs": {"CloneRepositoryUri": {"Value": {"Fn::GetAtt": ["Clones", "RepositoryUri"]}}},
+    "Resources": {
+        title: {"Type": "AWS::ECR::Repository", "Properties": {"RepositoryName": name}} for title, name in NAMES.items()
+    },
+    "Outputs": {f"{title}RepositoryUri": {"Value": {"Fn::GetAtt": [title, "RepositoryUri"]}} for title in NAMES},
 }
 
 
@@ -48,10 +51,21 @@ def ecr(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     dockerfile = tmp_path / "runners" / "docker-builder" / "Dockerfile"
     dockerfile.parent.mkdir(parents=True)
     dockerfile.write_text(DOCKERFILE)
+    with_uv(tmp_path)
+    other = tmp_path / images.APP_DEPLOYER.dockerfile
+    other.parent.mkdir()
+    other.write_text(f"{DOCKERFILE}ARG PACKAGES\nCOPY $PACKAGES/ /packages\n")
+    (tmp_path / images.APP_DEPLOYER.packages).write_text("# nothing to install\n")
     for processor in map(images.architecture, images.PLATFORMS):
         (dockerfile.parent / processor).write_text(processor)
     monkeypatch.chdir(tmp_path)
     return boto3.client("ecr")
+
+
+def with_uv(checkout: Path) -> None:
+    """What tools/setup leaves in a checkout."""
+    (checkout / ".tools").mkdir()
+    (checkout / ".tools" / "uv-command").symlink_to(Path(__file__).parents[2] / ".tools" / "uv-command")
 
 
 def index(ecr: Any, tag: str) -> dict[str, Any]:
@@ -66,7 +80,9 @@ def test_latest_has_an_image_for_either_architecture(machine: Machine, ecr: Any,
 
     uri = f"{machine.registry}/runner/clone"
     found = index(ecr, "latest")
-    assert capsys.readouterr().out == f"{uri}@{found['digest']}\n"
+    clone, app_deployer = capsys.readouterr().out.splitlines()
+    assert clone == f"{uri}@{found['digest']}"
+    assert app_deployer.startswith(f"{machine.registry}/runner/app-deployer@sha256:")
     assert {e["platform"]["architecture"] for e in found["manifests"]} == {"arm64", "amd64"}
     for entry in found["manifests"]:
         processor = entry["platform"]["architecture"]
@@ -76,7 +92,7 @@ def test_latest_has_an_image_for_either_architecture(machine: Machine, ecr: Any,
     # AND the hash of the sources names the index, and with an architecture the image
     described = ecr.describe_images(repositoryName="runner/clone")["imageDetails"]
     tags = {tag: image["imageDigest"] for image in described for tag in image["imageTags"]}
-    hash_ = images.source_hash(Path.cwd(), images.CLONE[2])
+    hash_ = images.source_hash(Path.cwd(), images.CLONE.sources)
     assert tags[hash_] == tags["latest"] == found["digest"]
     assert {tags[f"{hash_}-arm64"], tags[f"{hash_}-amd64"]} == {e["digest"] for e in found["manifests"]}
 
@@ -109,13 +125,31 @@ def test_an_image_of_another_processor_than_its_name_says_is_not_built(
     engine = machine.engine.client
     (native,) = images.resolve([images.NATIVE], engine)
     (foreign,) = set(images.PLATFORMS) - {native}
-    upper = (Path(__file__).parents[2] / images.CLONE[1]).read_text().split("RUN apt-get")[0]
-    Path(images.CLONE[1]).write_text(f"{upper}RUN echo {before}\n")
+    upper = (Path(__file__).parents[2] / images.CLONE.dockerfile).read_text().split("RUN apt-get")[0]
+    Path(images.CLONE.dockerfile).write_text(f"{upper}RUN echo {before}\n")
     if before:
-        images.build(engine, Path.cwd(), images.CLONE[1], native, "clone:native")
+        images.build(engine, Path.cwd(), images.CLONE.dockerfile, native, "clone:native")
     with pytest.raises(images.PlatformNotBuilt, match="--platform native"):
-        images.build(engine, Path.cwd(), images.CLONE[1], foreign, "clone:foreign")
-    images.build(engine, Path.cwd(), images.CLONE[1], native, "clone:native")
+        images.build(engine, Path.cwd(), images.CLONE.dockerfile, foreign, "clone:foreign")
+    images.build(engine, Path.cwd(), images.CLONE.dockerfile, native, "clone:native")
+
+
+def test_the_packages_of_app_deployer_are_those_of_the_lock_and_small() -> None:
+    root = Path(__file__).parents[2]
+    folder = root / images.install_packages(root, images.APP_DEPLOYER.packages)
+
+    assert (folder / "boto3").is_dir()
+    assert {path.name for path in (folder / "botocore" / "data").iterdir() if path.is_dir()} == {"ecr", "ecs"}
+    assert not list(folder.rglob("*.so"))  # of no architecture
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15_000_000
+
+
+def test_packages_that_cannot_be_installed_are_named(tmp_path: Path) -> None:
+    with_uv(tmp_path)
+    (tmp_path / "lock").write_text("no-such-package-of-anyone==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    with pytest.raises(images.ImagesNotPushed, match="uv must install the packages of lock"):
+        images.install_packages(tmp_path, "lock")
+    assert not list((tmp_path / "build").iterdir())
 
 
 def engine_that_says(*log: str) -> Any:

@@ -43,7 +43,8 @@ def test_errors_of_others_name_the_state_and_no_stack_trace() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "told"), [("BuildImage", "600 s"), ("WaitForStable", "900 s"), ("FindImage", "its time")]
+    ("state", "told"),
+    [("BuildImage", "600 s"), ("RunAppDeployer", "600 s"), ("WaitForStable", "900 s"), ("FindImage", "its time")],
 )
 def test_a_time_out_names_its_limit(state: str, told: str) -> None:
     found = outcome_of(failure(state, "States.Timeout", ""), {"build": 600, "rollout": 900})
@@ -65,6 +66,21 @@ def test_the_container_that_failed_is_found_in_the_task_of_the_cause() -> None:
         failure("BuildImage", "States.TaskFailed", task(Containers=containers)), log_line="no such commit\n"
     )
     assert told.cause == "clone: exit 2: no such commit"
+
+
+def test_of_an_app_deployer_the_first_container_that_failed_is_told() -> None:
+    """GIVEN a build that failed WHEN the container that deploys ends with it THEN the build is what is told."""
+    arn = "arn:aws:ecs:us-east-1:1:task-definition/app-deployer-arm64:3"
+    codes = {"deploy": 1, "kaniko": 1, "clone": 0}
+    containers = [{"Name": name, "ExitCode": code} for name, code in codes.items()]
+    cause = task(TaskDefinitionArn=arn, Containers=containers)
+    found = failed_container(failure("RunAppDeployer", "States.TaskFailed", cause))
+    assert found is not None
+    assert (found.kind, found.name, found.exit_code) == ("app-deployer", "kaniko", 1)
+    containers[1]["ExitCode"] = 0
+    cause = task(TaskDefinitionArn=arn, Containers=containers)
+    told = outcome_of(failure("RunAppDeployer", "States.TaskFailed", cause), log_line="deploy: no")
+    assert told.cause == "deploy: exit 1: deploy: no"
 
 
 def test_a_task_that_never_ran_says_why() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from deploy_runner.aws.clients import aws_errors, code_of
 from deploy_runner.aws.logs import last_line
-from deploy_runner.domain.errors import AwsUnavailable, TargetMisconfigured
+from deploy_runner.domain.errors import AwsUnavailable, NothingDeployed, TargetMisconfigured
 from deploy_runner.domain.redact import redacted
 from deploy_runner.domain.rollout import (
     Deployment,
@@ -22,7 +22,17 @@ from deploy_runner.domain.rollout import (
     is_visible,
     stopped_task,
 )
-from deploy_runner.domain.task_definition import BASE_TAG, Tags, is_of, is_ours, new_revision, our_tags, tag_of
+from deploy_runner.domain.task_definition import (
+    BASE_TAG,
+    PREVIOUS_TAG,
+    Tags,
+    check_app_deployer,
+    is_of,
+    is_ours,
+    new_revision,
+    our_tags,
+    tag_of,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
@@ -64,10 +74,14 @@ def _status(service: Mapping[str, Any] | None) -> str:
     return str(service.get("status")) if service else "MISSING"
 
 
-def check_services(ecs: "ECSClient", target: Mapping[str, Any]) -> None:
-    """Refuse a target with a service that is missing, or deployed by something else than ECS."""
+def check_services(ecs: "ECSClient", deployment: Mapping[str, Any]) -> None:
+    """Refuse a target with a service that is missing, or that its runner, or ECS itself, may not deploy."""
+    target = deployment["target"]
     for service in target["services"]:
-        describe_service(ecs, target["cluster"], service["name"])
+        found = describe_service(ecs, target["cluster"], service["name"])
+        if deployment["app_deployer"]:
+            definition, _ = describe_definition(ecs, str(found["taskDefinition"]))
+            check_app_deployer(definition, deployment["app"], deployment["environment"])
 
 
 # --- register ---------------------------------------------------------------------------------------------------------
@@ -83,31 +97,54 @@ def register_revision(
     target = deployment["target"]
     found = describe_service(ecs, target["cluster"], service["name"])
     current = str(found["taskDefinition"])
-    ours = _registered(ecs, deployment, str(service["name"]), current)
-    if ours is None:
-        base, base_tags = _base(ecs, deployment, current)
-        family_base = base["taskDefinitionArn"] if target["task_definition_base"] == "family" else None
-        tags = our_tags(deployment, str(service["name"]), family_base)
-        image = f"{deployment['image']['repository_uri']}@{digest}"
-        revision = new_revision(base, base_tags, service["containers"], image, tags)
-        remedy = "Let the target's role register and tag task definitions, and pass the roles of this one"
-        with aws_errors(f"The target must take a new revision of {base.get('family')}", remedy):
-            ours = ecs.register_task_definition(**revision)["taskDefinition"]["taskDefinitionArn"]
-    previous = current if current != ours else _previous(found, ours)
-    return Rollout(str(service["name"]), str(found["serviceArn"]), str(target["cluster"]), ours, previous)
+    registered = _registered(ecs, deployment, str(service["name"]), current)
+    if registered:
+        return _rollout(target, found, *registered)
+    base, base_tags = _base(ecs, deployment, current)
+    family_base = base["taskDefinitionArn"] if target["task_definition_base"] == "family" else None
+    tags = our_tags(deployment, str(service["name"]), family_base) | {PREVIOUS_TAG: str(_number(current))}
+    image = f"{deployment['image']['repository_uri']}@{digest}"
+    revision = new_revision(base, base_tags, service["containers"], image, tags)
+    remedy = "Let the target's role register and tag task definitions, and pass the roles of this one"
+    with aws_errors(f"The target must take a new revision of {base.get('family')}", remedy):
+        ours = ecs.register_task_definition(**revision)["taskDefinition"]["taskDefinitionArn"]
+    return Rollout(str(service["name"]), str(found["serviceArn"]), str(target["cluster"]), ours, current)
 
 
-def _previous(service: Mapping[str, Any], ours: str) -> str | None:
-    """Return what served before, where the update was made already."""
-    others = (d.get("taskDefinition") for d in service.get("deployments", []))
-    return next((other for other in others if other and other != ours), None)
+def find_rollout(ecs: "ECSClient", deployment: Mapping[str, Any], service: Mapping[str, Any]) -> Rollout:
+    """Return the rollout of the revision that an app-deployer registered for this deployment.
+
+    Raises NothingDeployed where there is none, or one that runs another image than the app's by digest.
+    """
+    target = deployment["target"]
+    found = describe_service(ecs, target["cluster"], service["name"])
+    registered = _registered(ecs, deployment, str(service["name"]), str(found["taskDefinition"]))
+    remedy = "Look at the log of app-deployer, and deploy again"
+    place = f"{target['cluster']}/{service['name']}"
+    if registered is None:
+        raise NothingDeployed(f"app-deployer must leave a revision of this deployment at {place}", None, remedy)
+    images = {c.get("name"): c.get("image") for c in registered[0].get("containerDefinitions", [])}
+    for container in service["containers"]:
+        if not str(images.get(container)).startswith(f"{deployment['image']['repository_uri']}@sha256:"):
+            rule = f"The container {container} of {place} must run the app's image by digest"
+            raise NothingDeployed(rule, images.get(container), remedy)
+    return _rollout(target, found, *registered)
 
 
-def _registered(ecs: "ECSClient", deployment: Mapping[str, Any], service: str, current: str) -> str | None:
+def _rollout(target: Mapping[str, Any], service: Mapping[str, Any], definition: dict[str, Any], tags: Tags) -> Rollout:
+    """Return the rollout of a revision of ours that is registered already."""
+    ours = str(definition["taskDefinitionArn"])
+    number = tag_of(tags, PREVIOUS_TAG)
+    previous = f"{ours.rpartition(':')[0]}:{number}" if number else None
+    return Rollout(str(service["serviceName"]), str(service["serviceArn"]), str(target["cluster"]), ours, previous)
+
+
+def _registered(ecs: "ECSClient", deployment: Mapping[str, Any], service: str, current: str) -> Described | None:
     """Return the revision that a first try of this deployment registered: it is newer than what the service runs."""
     for arn in itertools.islice(_newest_first(ecs, _family(current)), MAX_NEWEST_READ):
-        if is_of(describe_definition(ecs, arn)[1], str(deployment["id"]), service):
-            return arn
+        described = describe_definition(ecs, arn)
+        if is_of(described[1], str(deployment["id"]), service):
+            return described
         if arn == current:
             break
     return None

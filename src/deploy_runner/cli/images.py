@@ -4,19 +4,46 @@ import argparse
 import base64
 import hashlib
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy_runner.domain.errors import DeployRunnerError
 
-# What an image is made of: the output with its repository's URI, its Dockerfile, and the files that go into it.
-CLONE = (
+
+@dataclass(frozen=True)
+class Image:
+    """What an image is made of: the output with its repository's URI, its Dockerfile, and the files that go into it.
+
+    `packages` is a requirements file whose packages are put into the build context.
+    """
+
+    output: str
+    dockerfile: str
+    sources: tuple[str, ...]
+    packages: str = ""
+
+
+CLONE = Image(
     "CloneRepositoryUri",
     "runners/docker-builder/Dockerfile",
     ("runners/docker-builder", "src/deploy_runner/github", "src/deploy_runner/domain/errors.py"),
 )
+APP_DEPLOYER = Image(
+    "AppDeployerRepositoryUri",
+    "runners/app-deployer/Dockerfile",
+    ("runners/app-deployer", "src/deploy_runner/aws", "src/deploy_runner/domain", "requirements-app-deployer.lock"),
+    "requirements-app-deployer.lock",
+)
+IMAGES = (CLONE, APP_DEPLOYER)
+# Of boto3's descriptions of services, which are most of it, what app-deployer calls.
+KEPT_SERVICES = ("ecr", "ecs")
 # Those of the stack's task definitions: one repository's `latest` serves them all.
 PLATFORMS = ("linux/arm64", "linux/amd64")
 NATIVE = "native"
@@ -57,10 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
     import docker
     from botocore.exceptions import BotoCoreError, ClientError
 
-    output, dockerfile, sources = CLONE
-    if not (Path.cwd() / dockerfile).is_file():
+    if not (Path.cwd() / CLONE.dockerfile).is_file():
         raise ImagesNotPushed(
-            rule="The images are built from a checkout of the deploy runner", value=f"no {dockerfile} in {Path.cwd()}",
+            rule="The images are built from a checkout of the deploy runner",
+            value=f"no {CLONE.dockerfile} in {Path.cwd()}",
             remedy="cd to the checkout",
         )  # fmt: skip
     try:
@@ -76,23 +103,29 @@ def run(arguments: argparse.Namespace) -> int:
             remedy="Set a region and credentials, as for the AWS CLI",
         ) from error  # fmt: skip
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    if output not in outputs:
-        raise ImagesNotPushed(
-            rule=f"The stack must have the output {output}", value=f"{arguments.stack} is {stack['StackStatus']}",
-            remedy="Mend it with `sam deploy` first",
-        )  # fmt: skip
-    uri, tag = outputs[output], source_hash(Path.cwd(), sources)
+    for image in IMAGES:
+        if image.output not in outputs:
+            raise ImagesNotPushed(
+                rule=f"The stack must have the output {image.output}",
+                value=f"{arguments.stack} is {stack['StackStatus']}", remedy="Mend it with `sam deploy` first",
+            )  # fmt: skip
     try:
         engine = docker.from_env()
         platforms = resolve(arguments.platforms or PLATFORMS, engine)
-        for platform in platforms:
-            build(engine, Path.cwd(), dockerfile, platform, f"{uri}:{tag}-{architecture(platform)}")
+        tags = {image: source_hash(Path.cwd(), image.sources) for image in IMAGES}
+        for image in IMAGES:
+            packages = install_packages(Path.cwd(), image.packages) if image.packages else ""
+            for platform in platforms:
+                name = f"{outputs[image.output]}:{tags[image]}-{architecture(platform)}"
+                build(engine, Path.cwd(), image.dockerfile, platform, name, packages)
         ecr = boto3.client("ecr")
         auth = ecr.get_authorization_token()["authorizationData"][0]
         user, password = base64.b64decode(auth["authorizationToken"]).decode().split(":", 1)
-        for platform in platforms:
-            push(engine, uri, f"{tag}-{architecture(platform)}", {"username": user, "password": password})
-        print(put_index(ecr, uri, tag, platforms))
+        for image in IMAGES:
+            uri, tag = outputs[image.output], tags[image]
+            for platform in platforms:
+                push(engine, uri, f"{tag}-{architecture(platform)}", {"username": user, "password": password})
+            print(put_index(ecr, uri, tag, platforms))
     except docker.errors.DockerException as error:
         raise ImagesNotPushed(
             rule="A container engine must build and push the images", value=str(error)[-400:],
@@ -100,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error  # fmt: skip
     except ClientError as error:
         raise ImagesNotPushed(
-            rule=f"ECR must take the images of {uri}", value=error.response["Error"]["Message"],
+            rule="ECR must take the images", value=error.response["Error"]["Message"],
             remedy="you need ecr:GetAuthorizationToken, ecr:BatchGetImage, ecr:PutImage and what a push needs",
         ) from error  # fmt: skip
     return 0
@@ -130,7 +163,41 @@ def source_hash(checkout: Path, sources: tuple[str, ...]) -> str:
     return digest.hexdigest()[:12]
 
 
-def build(engine: Any, checkout: Path, dockerfile: str, platform: str, image: str) -> None:
+def install_packages(checkout: Path, lock: str) -> str:
+    """Return the folder of the checkout with a requirements file's packages in it, for Debian bookworm's Python.
+
+    They are installed by uv, and by their hashes, outside the build, so that it needs no package index. All of them are
+    pure Python: one folder serves both architectures. Raises ImagesNotPushed.
+    """
+    digest = hashlib.sha256((checkout / lock).read_bytes()).hexdigest()[:12]
+    folder = checkout / "build" / f"packages-{digest}"
+    if folder.is_dir():
+        return str(folder.relative_to(checkout))
+    uv = checkout / ".tools" / "uv-command"
+    command = [str(uv) if uv.exists() else "uv", "pip", "install", "--quiet", "--python", sys.executable]
+    command += ["--python-version", "3.11", "--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", lock]
+    (checkout / "build").mkdir(exist_ok=True)
+    # Made beside its place and then moved there: two at once do not see half of each other.
+    made = Path(tempfile.mkdtemp(prefix="made.", dir=checkout / "build"))
+    try:
+        subprocess.run([*command, "--target", str(made)], cwd=checkout, check=True, capture_output=True, text=True)
+        for service in made.glob("botocore/data/*/"):
+            if service.name not in KEPT_SERVICES:
+                shutil.rmtree(service)
+        made.chmod(0o755)
+        if not folder.is_dir():
+            os.replace(made, folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ImagesNotPushed(
+            rule=f"uv must install the packages of {lock}", value=(getattr(error, "stderr", "") or str(error))[-400:],
+            remedy="`tools/setup` installs uv; it needs the package index",
+        ) from error  # fmt: skip
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return str(folder.relative_to(checkout))
+
+
+def build(engine: Any, checkout: Path, dockerfile: str, platform: str, image: str, packages: str = "") -> None:
     """Build an image for a platform. Raises PlatformNotBuilt, ImagesNotPushed."""
     from docker.errors import BuildError
 
@@ -138,7 +205,8 @@ def build(engine: Any, checkout: Path, dockerfile: str, platform: str, image: st
     try:
         built, _ = engine.images.build(
             path=str(checkout), dockerfile=dockerfile, tag=image, platform=platform, network_mode="host",
-            buildargs={"TARGETARCH": architecture(platform)},  # BuildKit and Podman set it, Docker's older builder not
+            # BuildKit and Podman set TARGETARCH, Docker's older builder does not.
+            buildargs={"TARGETARCH": architecture(platform), **({"PACKAGES": packages} if packages else {})},
         )  # fmt: skip
     except BuildError as error:
         log = "".join(str(line.get("stream", "")) for line in error.build_log) + str(error.msg)

@@ -262,10 +262,12 @@ class Walkthrough:
 
     def create_service(self, app: str, environment: str, secret: str | None = None) -> None:
         """`aws cloudformation create-stack` of an app's service in the default network. It serves a placeholder."""
+        clusters = self.client("ecs").describe_clusters(clusters=[environment])["clusters"]
         subnets = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")["Subnets"]
         parameters = {
             "App": app,
             "Environment": environment,
+            "CreateCluster": "false" if clusters else "true",
             "VpcId": subnets[0]["VpcId"],
             "SubnetIds": ",".join(subnet["SubnetId"] for subnet in subnets),
             **({"Secret": secret} if secret else {}),

@@ -42,7 +42,9 @@ GLOB = r"[A-Za-z0-9._/*@+=#%-]{1,200}"
 LOGIN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}(\[bot\])?"
 PRINTABLE = r"[^\x00-\x1f\x7f]+"
 ARCHITECTURES = ("ARM64", "X86_64")
-RUNNERS = ("docker-builder",)
+DOCKER_BUILDER, APP_DEPLOYER = RUNNERS = ("docker-builder", "app-deployer")
+# A role's name has at most 64, and that of an app-deployer is deployer-<app>-<environment>.
+MAX_DEPLOYER_NAME = 55
 BASES = ("service", "family")
 
 
@@ -129,7 +131,11 @@ class App:
     architecture: str = "ARM64"
     immutable_tags: bool = False
     submodules: bool = False
-    runner: str = "docker-builder"
+    runner: str = DOCKER_BUILDER
+
+    def name_in(self, environment: str) -> str:
+        """Return what an app-deployer's role and its task definition family are called after."""
+        return f"{self.name}-{environment}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,7 +452,7 @@ def _app(name: str, value: _Value, shared: Mapping[str, _Record], targets: Mappi
         else:
             remedy = _did_you_mean(env, tuple(targets)) or "Add it there with its account and region"
             env_value.problem("must be listed under the file's `environments`", remedy, "")
-    return App(
+    app = App(
         name,
         record.read("repository", _repository, Repository("", 0)),
         MappingProxyType(environments),
@@ -457,8 +463,31 @@ def _app(name: str, value: _Value, shared: Mapping[str, _Record], targets: Mappi
         record.read("architecture", lambda v: v.one_of(ARCHITECTURES), "ARM64"),
         record.read("immutable_tags", _Value.boolean, False),
         record.read("submodules", _Value.boolean, False),
-        record.read("runner", lambda v: v.one_of(RUNNERS), "docker-builder"),
+        record.read("runner", lambda v: v.one_of(RUNNERS), DOCKER_BUILDER),
     )
+    if app.runner == APP_DEPLOYER:
+        _check_app_deployer(record.values["runner"], app)
+    return app
+
+
+def _check_app_deployer(value: _Value, app: App) -> None:
+    """Hold an app to what an app-deployer can be granted: its role names one service, one family, one account."""
+    remedy = f"Let {DOCKER_BUILDER} build it"
+    for environment in app.environments.values():
+        if len(environment.services) > 1:
+            rule = f"an {APP_DEPLOYER} must have one service in {environment.name}"
+            value.problem(rule, remedy, str(len(environment.services)))
+        if environment.task_definition_base != "service":
+            rule = f"an {APP_DEPLOYER} must have the task_definition_base service in {environment.name}"
+            value.problem(rule, remedy, environment.task_definition_base)
+        name = app.name_in(environment.name)
+        if len(name) > MAX_DEPLOYER_NAME:
+            rule = f"an {APP_DEPLOYER} must have at most {MAX_DEPLOYER_NAME} characters in APP-ENVIRONMENT"
+            value.problem(rule, f"Shorten a name, or: {remedy}", show(name))
+    places = {(place.target.account, place.target.region) for place in app.environments.values()}
+    if len(places) > 1:
+        rule = f"an {APP_DEPLOYER} must have all its environments in one account and region"
+        value.problem(rule, remedy, ", ".join(sorted(f"{account} {region}" for account, region in places)))
 
 
 def _repository(value: _Value) -> Repository:
@@ -538,6 +567,7 @@ def _check_together(value: _Value, apps: Mapping[str, App]) -> None:
     images: dict[str, str] = {}
     names: dict[int, str] = {}
     ids: dict[str, int] = {}
+    joined: dict[str, App] = {}
     places = value.mapping()
     for app in apps.values():
         place = places[app.name]
@@ -556,6 +586,11 @@ def _check_together(value: _Value, apps: Mapping[str, App]) -> None:
                     f"repository {name} must have one id", f"It is {ids[name.lower()]} elsewhere", show(number)
                 )
         for environment in app.environments.values():
+            name = app.name_in(environment.name)
+            namesake = joined.setdefault(name, app)
+            if namesake is not app and APP_DEPLOYER in (app.runner, namesake.runner):
+                rule = f"must not be called {name} together with its environment, as {namesake.name} is"
+                place.problem(rule, f"An {APP_DEPLOYER} may change what is called so: rename one", "")
             for service in environment.services:
                 key = (environment.target, environment.cluster, service.name)
                 owner = services.setdefault(key, app.name)

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy_runner.domain.apps import App, Environment
+from deploy_runner.domain.apps import APP_DEPLOYER, App, Environment
+from deploy_runner.domain.errors import TargetMisconfigured
 from deploy_runner.domain.request import Request
 
 # A mount, so Kaniko leaves what is below it out of the image (GoogleContainerTools/kaniko#464): a name that no app's
@@ -24,14 +25,19 @@ class Installation:
 
     builder_arm64: str
     builder_x86_64: str
+    deployer_arm64: str
+    deployer_x86_64: str
     push_role_arn_prefix: str
+    deployer_role_arn_prefix: str
     registry: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Installation":
         """Read it from a function's environment variables."""
-        names = ("BUILDER_TASK_DEFINITION_ARM64", "BUILDER_TASK_DEFINITION_X86_64", "PUSH_ROLE_ARN_PREFIX")
-        return cls(*(environment[name] for name in (*names, "REGISTRY_PREFIX")))
+        tasks = ("BUILDER_TASK_DEFINITION_", "APP_DEPLOYER_TASK_DEFINITION_")
+        definitions = [environment[f"{task}{cpu}"] for task in tasks for cpu in ("ARM64", "X86_64")]
+        others = ("PUSH_ROLE_ARN_PREFIX", "DEPLOYER_ROLE_ARN_PREFIX", "REGISTRY_PREFIX")
+        return cls(*definitions, *(environment[name] for name in others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,28 @@ def runner_environment(deployment_id: str, app: App, environment: Environment, s
     return [{"Name": name, "Value": value} for name, value in values.items()]
 
 
+def deploy_command(app: App, environment: Environment, sha: str, repository_uri: str) -> list[str]:
+    """Return the arguments of app-deployer's own container: the image, and the containers that shall run it."""
+    containers = [name for service in environment.services for name in service.containers]
+    image = f"--image={repository_uri}:{image_tag(app, sha)}"
+    return [image, *(f"--container={name}" for name in containers)]
+
+
+def _app_deployer(app: App, environment: Environment, sha: str, uri: str, installation: Installation) -> dict[str, Any]:
+    """Return the parameters of the state RunAppDeployer. Raises TargetMisconfigured for a target that is elsewhere."""
+    definitions = {"ARM64": installation.deployer_arm64, "X86_64": installation.deployer_x86_64}
+    _, _, _, region, account, *_ = definitions[app.architecture].split(":")
+    if (environment.target.account, environment.target.region) != (account, region):
+        rule = f"An {APP_DEPLOYER} must deploy to the account and region that it runs in, {account} and {region}"
+        value = f"{environment.target.account} {environment.target.region}"
+        raise TargetMisconfigured(rule, value, f"Let docker-builder build {app.name}: remove `runner` from apps.yaml")
+    return {
+        "task_definition": definitions[app.architecture],
+        "task_role": f"{installation.deployer_role_arn_prefix}{app.name_in(environment.name)}",
+        "deploy_command": deploy_command(app, environment, sha, uri),
+    }
+
+
 def build_deployment(
     request: Request, app: App, environment: Environment, sha: str, execution: Execution, installation: Installation
 ) -> dict[str, Any]:
@@ -115,6 +143,7 @@ def build_deployment(
         "app": app.name,
         "environment": environment.name,
         "action": request.action,
+        "runner": app.runner,
         "ref": request.ref,
         "sha": sha,
         "repository": app.repository.name,
@@ -129,6 +158,9 @@ def build_deployment(
             "kaniko_command": kaniko_command(app, sha, uri),
             "environment": runner_environment(execution.name, app, environment, sha),
         },
+        "app_deployer": _app_deployer(app, environment, sha, uri, installation)
+        if app.runner == APP_DEPLOYER and request.action == "deploy"
+        else None,
         "target": {
             "account": environment.target.account,
             "region": environment.target.region,

@@ -100,6 +100,10 @@ class TargetMisconfigured(DeployRunnerError):
     """The target lacks something, or does not let us: a role, a cluster, a service, a container."""
 
 
+class NothingDeployed(DeployRunnerError):
+    """A task that was to deploy ended well, and left no revision of this deployment."""
+
+
 class RolloutError(DeployRunnerError):
     """The rollout of this deployment did not end in success."""
 

@@ -73,8 +73,9 @@ def failed_container(failure: object) -> FailedContainer | None:
     task_id = _text(task.get("TaskArn")).rpartition("/")[2]
     containers = [c for c in task["Containers"] if isinstance(c, Mapping)]
     stopped = _text(task.get("StoppedReason"))
-    # clone runs before kaniko, so the first that failed is the one that matters.
-    ordered = sorted(containers, key=lambda c: c.get("Name") != "clone")
+    # They run one after the other, so the first that failed is the one that matters.
+    order = {"clone": 0, "kaniko": 1}
+    ordered = sorted(containers, key=lambda c: order.get(_text(c.get("Name")), len(order)))
     failed = [c for c in ordered if c.get("ExitCode") not in (None, 0)] or [c for c in ordered if c.get("Reason")]
     if not failed:
         return FailedContainer(kind, "", task_id, None, stopped)
@@ -91,6 +92,7 @@ def _cause(state: str, error: str, failure: Mapping[Any, Any], timeouts: Mapping
     if error in TIMEOUTS:
         what, seconds = {
             "BuildImage": ("The build", timeouts.get("build")),
+            "RunAppDeployer": ("The build with its deployment", timeouts.get("build")),
             "WaitForStable": ("The rollout", timeouts.get("rollout")),
         }.get(state, (state or "A state", None))
         if not isinstance(seconds, int | float):

@@ -25,6 +25,7 @@ DEPLOYMENT_TAG = f"{TAG_PREFIX}deployment"
 SERVICE_TAG = f"{TAG_PREFIX}service"
 BASE_TAG = f"{TAG_PREFIX}base"
 MANAGED_TAG = f"{TAG_PREFIX}managed"
+PREVIOUS_TAG = f"{TAG_PREFIX}previous"  # the number of the revision that served before
 MAX_TAGS = 50  # docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html
 
 Tags = Sequence[Mapping[str, str]]
@@ -66,6 +67,22 @@ def our_tags(deployment: Mapping[str, Any], service: str, base_arn: str | None) 
         SERVICE_TAG: service,
     }
     return {**tags, BASE_TAG: base_arn} if base_arn else tags
+
+
+def check_app_deployer(definition: Mapping[str, Any], app: str, environment: str) -> None:
+    """Refuse a task definition that an app-deployer's role may not register anew: templates/app_roles.py.
+
+    Raises TargetMisconfigured.
+    """
+    remedy = "Name it so with Terraform, or let docker-builder build the app: remove `runner` from apps.yaml"
+    family, roles = f"{app}-{environment}", f":role/apps/{app}/{environment}/"
+    if definition.get("family") != family:
+        rule = f"With app-deployer, the task definition's family must be {family}"
+        raise TargetMisconfigured(rule, definition.get("family"), remedy)
+    for name in ("taskRoleArn", "executionRoleArn"):
+        if definition.get(name) and roles not in definition[name]:
+            rule = f"With app-deployer, {name} must be a role under /apps/{app}/{environment}/"
+            raise TargetMisconfigured(rule, definition[name], remedy)
 
 
 def tag_of(tags: Tags, key: str) -> str | None:
