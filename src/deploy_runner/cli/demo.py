@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from deploy_runner.cli.visitors import Visitors
 from deploy_runner.cli.walkthrough import Execution, StepFailed, Walkthrough
 from deploy_runner.domain.cost import deployment_cost
 
 APP, REPOSITORY_ID, ENVIRONMENT = "cineos", 1001, "dev"
 REPOSITORY = f"lightwave-media/{APP}"
+# apps.yaml lets app-deployer build and deploy this one in one task.
+OTHER_APP, OTHER_REPOSITORY_ID = "photographos", 1002
+OTHER_REPOSITORY = f"lightwave-media/{OTHER_APP}"
+RUNNERS = {"BuildImage": "docker-builder", "RunAppDeployer": "app-deployer"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,25 +62,35 @@ class Demo:
         console.print("[bold]The deploy runner, on this machine[/bold]\n")
         with self.step("AWS comes up: deploy-runner local up"):
             walk.start()
-        with self.step("the stack is built: sam build"):
-            walk.build_stack()
-        with self.step("the stack is deployed: sam deploy --config-env local"):
-            walk.deploy_stack()
-        with self.step("the runners' images are built and pushed: deploy-runner images --platform native"):
-            walk.push_runner_images()
-        with self.step(f"the service {APP} is made: aws cloudformation create-stack"):
-            walk.create_service(APP, ENVIRONMENT)
-            clone = walk.create_repository(REPOSITORY, REPOSITORY_ID)
+            _ = walk.env  # asked for once, before two threads want it
+        with ThreadPoolExecutor(1) as beside:
+            services = beside.submit(self.create_services)
+            with self.step("the stack is built: sam build"):
+                walk.build_stack()
+            with self.step("the stack is deployed: sam deploy --config-env local"):
+                walk.deploy_stack()
+            with self.step("the runners' images are built and pushed: deploy-runner images --platform native"):
+                walk.push_runner_images()
+            with self.step(f"and beside it the services {APP} and {OTHER_APP}: aws cloudformation create-stack"):
+                services.result()
+        clone = walk.create_repository(REPOSITORY, REPOSITORY_ID)
+        other_clone = walk.create_repository(OTHER_REPOSITORY, OTHER_REPOSITORY_ID)
         console.print(f"\n  AWS at {walk.endpoint}, GitHub at {walk.github}\n")
 
         first = self.commit(clone, "1")
+        other = self.commit(other_clone, "1 of the other app", repository=OTHER_REPOSITORY)
+        started = self.start("main", OTHER_APP, ENVIRONMENT)  # beside the first
         self.deploy("version 1", "main", "SUCCEEDED")
         self.expect_page("version 1", first)
+        self.deploy("another app, in one task", "main", "SUCCEEDED", app=OTHER_APP, arn=started)
+        self.expect_page("version 1 of the other app", other, app=OTHER_APP)
         second = self.commit(clone, "2")
-        self.deploy("version 2", "main", "SUCCEEDED")
+        with self.visitors("while version 2 replaced version 1"):
+            self.deploy("version 2", "main", "SUCCEEDED")
         self.expect_page("version 2", second)
         self.commit(clone, "3", crash=True)
-        self.deploy("version 3, which crashes", "main", "RolloutRolledBack")
+        with self.visitors("while version 3 failed"):
+            self.deploy("version 3, which crashes", "main", "RolloutRolledBack")
         self.expect_page("version 2", second)
 
         console.print("[bold]What is not allowed is refused before anything runs[/bold]\n")
@@ -115,17 +131,41 @@ class Demo:
         with Status(text(), console=self.console) as status:
             yield lambda: status.update(f"{escape(text())}  [dim]{time.monotonic() - began:.0f} s[/dim]")
 
-    def commit(self, clone: Path, version: str, *, crash: bool = False) -> str:
+    def create_services(self) -> None:
+        """Make the services of both apps, one after the other: the first one's stack has their cluster."""
+        for app in (APP, OTHER_APP):
+            self.walk.create_service(app, ENVIRONMENT)
+
+    def commit(self, clone: Path, version: str, *, crash: bool = False, repository: str = REPOSITORY) -> str:
         """Push a version of the sample app whose checks are green."""
         self.walk.write_sample_app(clone, version, crash=crash)
         sha = self.walk.push(clone, f"Version {version}")
-        self.walk.report_check(REPOSITORY, sha, "tests", "success")
+        self.walk.report_check(repository, sha, "tests", "success")
         return sha
 
-    def deploy(self, title: str, ref: str, expected: str, *, app: str = APP, environment: str = ENVIRONMENT) -> None:
-        """Ask for a deployment with the AWS CLI, show its phases as they pass, and hold its verdict to the story."""
+    @contextmanager
+    def visitors(self, when: str) -> Iterator[None]:
+        """Have a client ask all the time, and say how many of its requests were answered: all must be."""
+        with Visitors(self.walk.service_url(ENVIRONMENT, APP)) as visitors:
+            yield
+        mark = "[green]✓[/green]" if visitors.answered and not visitors.failed else "[red]✗[/red]"
+        self.console.print(f"  {mark} {when}: {escape(str(visitors))}\n")
+        if visitors.failed or not visitors.answered:
+            self.wrong.append(f"{when}, a client must get every page: {visitors}")
+
+    def start(self, ref: str, app: str, environment: str) -> str:
+        """Ask for a deployment with the AWS CLI; returns its execution's ARN."""
+        return self.walk.start_execution({"app": app, "environment": environment, "ref": ref})
+
+    def deploy(
+        self, title: str, ref: str, expected: str, *, app: str = APP, environment: str = ENVIRONMENT, arn: str = ""
+    ) -> None:
+        """Ask for a deployment, show its phases as they pass, and hold its verdict to the story.
+
+        `arn` is the execution's where it was asked for before.
+        """
         self.console.print(f"[bold]{title}[/bold]: {app} to {environment} at {ref[:12]}")
-        arn = self.walk.start_execution({"app": app, "environment": environment, "ref": ref})
+        arn = arn or self.start(ref, app, environment)
         running = "starting"
         with self.spinner(lambda: f"  {running}") as tick:
             done = 0
@@ -146,24 +186,24 @@ class Demo:
             self.wrong.append(f"{title}: {execution.verdict} instead of {expected}: {execution.cause}")
         self.console.print()
 
-    def expect_page(self, version: str, sha: str) -> None:
+    def expect_page(self, version: str, sha: str, *, app: str = APP) -> None:
         """Fetch the app's page and hold it to the version that should be served."""
-        url = self.walk.service_url(ENVIRONMENT, APP)
+        url = self.walk.service_url(ENVIRONMENT, app)
         page = self.walk.page(url)
         self.console.print(f"  {url} answers: [cyan]{escape(page)}[/cyan]\n")
         if version not in page:
             self.wrong.append(f"{url} should serve {version} ({sha[:12]}), and says: {page}")
 
     def table(self) -> Table:
-        """Each deployment with its verdict, seconds per phase, transitions and estimated cost in AWS."""
+        """Each deployment with its runner, verdict, seconds per phase, transitions and estimated cost in AWS."""
         table = Table(title="Deployments", title_justify="left")
-        for heading in ("deployment", "verdict"):
+        for heading in ("deployment", "runner", "verdict"):
             table.add_column(heading, overflow="fold")
         # The phases stand above too: a narrow terminal does without them here, so that nothing is cut.
         groups = {
             "validate s": ("ValidateRequest",),
-            "build s": ("BuildImage",),
-            "deploy s": ("RegisterRevisions", "DeployServices"),
+            "build s": tuple(RUNNERS),
+            "deploy s": ("RegisterRevisions", "DeployServices", "FindRollouts"),
             "wait s": ("WaitForStable",),
         }
         if self.console.width < 120:
@@ -175,13 +215,14 @@ class Demo:
             for group in groups.values():
                 spent = [p.seconds or 0 for p in execution.phases if p.name in group]
                 seconds.append(f"{sum(spent):.1f}" if spent else "–")
-            build = sum(p.seconds or 0 for p in execution.phases if p.name == "BuildImage")
+            build = sum(p.seconds or 0 for p in execution.phases if p.name in RUNNERS)
+            runner = next((RUNNERS[p.name] for p in execution.phases if p.name in RUNNERS), "–")
             # A wait for the rollout is not a Lambda that runs: it answers, and events wake it for a moment.
-            functions = [p for p in execution.phases if p.name not in ("FindImage", "BuildImage", "ReadDigest")]
+            functions = [p for p in execution.phases if p.name not in ("FindImage", "ReadDigest", *RUNNERS)]
             lambda_seconds = sum(min(p.seconds or 0, 5) for p in functions)
             cost = deployment_cost(execution.transitions, build, len(functions), lambda_seconds)
             table.add_row(
-                title, execution.verdict, *seconds, f"{execution.seconds:.1f}",
+                title, runner, execution.verdict, *seconds, f"{execution.seconds:.1f}",
                 str(execution.transitions), f"{cost:.4f}",
             )  # fmt: skip
         return table
