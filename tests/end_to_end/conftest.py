@@ -31,10 +31,18 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walkthrough]:
     assert what_was_read(report) == []
 
 
+@pytest.fixture(scope="session")
+def createos(walk: Walkthrough) -> Path:
+    """The repository of an app that several modules deploy."""
+    return walk.create_repository("lightwave-media/createos", 1003)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put test_grants.py after the other tests of this folder."""
+    """Put test_grants.py after the other tests of this folder; `walk`, which builds images, is on nobody's time."""
     places = [n for n, item in enumerate(items) if item.path.parent == HERE]
+    for n in places:
+        items[n].add_marker(pytest.mark.timeout(180, func_only=True))
     ours = sorted((items[n] for n in places), key=lambda item: item.path == LAST)
     for n, item in zip(places, ours, strict=True):
         items[n] = item

@@ -15,17 +15,16 @@ REPOSITORY = f"lightwave-media/{APP}"
 
 
 @pytest.fixture(scope="module")
-def commits(walk: Walkthrough) -> dict[str, str]:
+def commits(walk: Walkthrough, createos: Path) -> dict[str, str]:
     """The app with its service, and two commits whose images are built: one that serves, one that crashes."""
     walk.create_service(APP, PLACE)
-    clone: Path = walk.create_repository(REPOSITORY, 1003)
     found = {}
     # The first build finds no capacity, and is asked for too often.
     walk.fault("capacity", "--cluster", "deploy-runner", "--times", "1")
     walk.fault("api", "ecs", "RunTask", "--throttle", "--times", "1")
     for version in ("good", "bad"):
-        walk.write_sample_app(clone, version, crash=version == "bad")
-        found[version] = walk.push(clone, f"Version {version}")
+        walk.write_sample_app(createos, version, crash=version == "bad")
+        found[version] = walk.push(createos, f"Version {version}")
         walk.report_check(REPOSITORY, found[version], "tests", "success")
         built = walk.deploy({"app": APP, "environment": PLACE, "ref": "main", "action": "build"})
         assert built.verdict == "SUCCEEDED", built.cause

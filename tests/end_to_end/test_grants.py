@@ -48,13 +48,12 @@ def as_workflow(walk: Walkthrough, service: str) -> Any:
     return session.client(service, endpoint_url=walk.endpoint)  # type: ignore[call-overload]
 
 
-def test_a_workflow_starts_follows_and_stops_a_deployment_by_its_own_role(walk: Walkthrough) -> None:
+def test_a_workflow_starts_follows_and_stops_a_deployment_by_its_own_role(walk: Walkthrough, createos: Path) -> None:
     # GIVEN a commit whose build takes its time
-    clone: Path = walk.create_repository(REPOSITORY, 1003)
-    walk.write_sample_app(clone, "1")
-    with (clone / "Dockerfile").open("a") as dockerfile:
+    walk.write_sample_app(createos, "1")
+    with (createos / "Dockerfile").open("a") as dockerfile:
         dockerfile.write("RUN sleep 60\n")
-    sha = walk.push(clone, "A slow build")
+    sha = walk.push(createos, "A slow build")
     walk.report_check(REPOSITORY, sha, "tests", "success")
 
     # WHEN a workflow asks for it to be built, and is cancelled while the builder runs

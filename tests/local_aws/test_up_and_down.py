@@ -95,7 +95,7 @@ def run_a_service() -> None:
 
 
 def balancers() -> list[str]:
-    return [line for line in left_behind(PORT) if line.startswith("haproxy ")]
+    return [line for line in left_behind(PORT) if ": haproxy " in line]
 
 
 def until(good: Callable[[], object]) -> None:

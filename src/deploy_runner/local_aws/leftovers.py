@@ -13,16 +13,28 @@ from pathlib import Path
 def end_containers_below(folder: Path) -> None:
     """End containers that still run though the engine in `folder` knows them no more.
 
-    Podman 4.3 forgets a container that is removed in the moment in which it starts, and lets it run.
+    Podman 4.3 forgets a container that is removed in the moment in which it starts, and lets it run. A build's step has
+    no monitor at all, and stays for ever if Podman is ended between its creation and its start.
     """
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
+            if _root_is_below(folder, process):
+                os.kill(int(process.name), signal.SIGKILL)
+                continue
             arguments = (process / "cmdline").read_bytes().split(b"\0")
             if Path(arguments[0].decode()).name != "conmon" or b"-b" not in arguments:
                 continue
             bundle = Path(arguments[arguments.index(b"-b") + 1].decode())
             if bundle.is_relative_to(folder):
                 _end_container(process)
+
+
+def _root_is_below(folder: Path, process: Path) -> bool:
+    """Tell whether a process has a root of its own, which an engine in `folder` made: proc_pid_mountinfo(5)."""
+    for line in (process / "mountinfo").read_text().splitlines():
+        if line.split()[4] == "/":
+            return f"{folder}/" in line
+    return False
 
 
 def _end_container(monitor: Path) -> None:
