@@ -76,10 +76,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @cache
 def _together(file: str) -> str:
-    """Return what a file's tests share a process with: all that run containers, else those of its `xdist_group`."""
+    """Return what a file's tests share a process with: what runs containers, in two parts, else its `xdist_group`."""
     text = (Path(__file__).parents[1] / file).read_text()
     if "pytest.mark.engine" in text:
-        return "engine"
+        return "programs" if file.startswith(("tests/end_to_end/", "tests/other_tools/")) else "engine"
     found = re.search(r'xdist_group\("(\w+)"\)', text)
     return found[1] if found else file
 

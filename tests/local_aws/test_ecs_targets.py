@@ -216,7 +216,7 @@ def test_a_balancer_that_is_killed_comes_back_at_the_same_address(ecs: Ecs) -> N
 
 
 def processes() -> list[tuple[int, str]]:
-    lines = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
     return [(int(pid), line) for pid, _, line in (line.strip().partition(" ") for line in lines[1:])]
 
 
