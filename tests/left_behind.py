@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def _network(port: int) -> Iterator[str]:
     for interface in Path("/sys/class/net").glob("*/master"):
         if interface.resolve().name == bridge.name:
             yield f"the interface {interface.parent.name}"
+    yield from (f"the network namespace {name}" for name in _namespaces(port))
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         listening = re.findall(r":([0-9A-F]{4}) \S+ 0A ", table.read_text()) if table.exists() else []
         yield from (f"the port {port + n}" for n in range(3) if f"{port + n:04X}" in listening)
+
+
+def _namespaces(port: int) -> Iterator[str]:
+    """Yield the network namespaces with a route into the instance's subnet (engine.py): its containers'."""
+    subnet = bytes([10, 64 + (port >> 8) % 128, port & 255, 0])[::-1].hex().upper()
+    for path in Path("/run/netns").glob("*"):
+        shown = subprocess.run(
+            ["nsenter", f"--net={path}", "cat", "/proc/self/net/route"], capture_output=True, text=True, check=False
+        )
+        if re.search(rf"\t{subnet}\t", shown.stdout):
+            yield path.name

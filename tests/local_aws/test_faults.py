@@ -29,7 +29,7 @@ from tests.local_aws.test_awslambda import TRUST, archive
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 
-PORT, ACCOUNT, REGION = 4741, "123456789012", "us-east-1"
+PORT, ACCOUNT, REGION = 4746, "123456789012", "us-east-1"
 EXTENSIONS = ["registry", "ecr", "events", "awslambda", "stepfunctions", "elbv2", "ecs", "github"]
 
 
