@@ -183,6 +183,13 @@ def test_what_a_task_registered_is_found_by_its_tags_with_what_served_before(fak
     assert ecs.find_rollout(fake, deployment(), SERVICE) == registered
 
 
+def test_what_a_task_registered_is_found_although_another_deployment_replaced_it_at_once(fake: FakeEcs) -> None:
+    registered = register(fake)
+    ecs.update_service(fake, registered)
+    ecs.update_service(fake, register(fake, deployment_id="d-2"))
+    assert ecs.find_rollout(fake, deployment(), SERVICE) == registered
+
+
 def test_a_task_that_left_nothing_or_another_image_deployed_nothing(fake: FakeEcs) -> None:
     with pytest.raises(NothingDeployed, match="a revision of this deployment at dev/cineos"):
         ecs.find_rollout(fake, deployment(), SERVICE)

@@ -118,7 +118,8 @@ def find_rollout(ecs: "ECSClient", deployment: Mapping[str, Any], service: Mappi
     """
     target = deployment["target"]
     found = describe_service(ecs, target["cluster"], service["name"])
-    registered = _registered(ecs, deployment, str(service["name"]), str(found["taskDefinition"]))
+    # The service may run a newer one by now: that another deployment replaced ours is for the verdict to say.
+    registered = _registered(ecs, deployment, str(service["name"]), str(found["taskDefinition"]), also_older=True)
     remedy = "Look at the log of app-deployer, and deploy again"
     place = f"{target['cluster']}/{service['name']}"
     if registered is None:
@@ -139,13 +140,18 @@ def _rollout(target: Mapping[str, Any], service: Mapping[str, Any], definition: 
     return Rollout(str(service["serviceName"]), str(service["serviceArn"]), str(target["cluster"]), ours, previous)
 
 
-def _registered(ecs: "ECSClient", deployment: Mapping[str, Any], service: str, current: str) -> Described | None:
-    """Return the revision that a first try of this deployment registered: it is newer than what the service runs."""
+def _registered(
+    ecs: "ECSClient", deployment: Mapping[str, Any], service: str, current: str, *, also_older: bool = False
+) -> Described | None:
+    """Return the revision that a first try of this deployment registered: it is newer than what the service runs.
+
+    With `also_older`, some revisions before that are looked at too.
+    """
     for arn in itertools.islice(_newest_first(ecs, _family(current)), MAX_NEWEST_READ):
         described = describe_definition(ecs, arn)
         if is_of(described[1], str(deployment["id"]), service):
             return described
-        if arn == current:
+        if arn == current and not also_older:
             break
     return None
 
