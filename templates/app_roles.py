@@ -151,7 +151,9 @@ def _deployer(app: App, environment: Environment) -> Role:
             "RegisterRevisionsTaggedAsItsOwn",
             ["ecs:RegisterTaskDefinition"],
             family,
-            {"StringEquals": new_tags},
+            # In what is for Fargate ECS takes no host's folder and no privileged container: on EC2 instances of the
+            # cluster either would open the other apps there.
+            {"StringEquals": new_tags, "ForAnyValue:StringEquals": {"ecs:compute-compatibility": "FARGATE"}},
             wildcard=any_revision,
         ),
         allow(

@@ -63,7 +63,11 @@ def deployer_role(app: str, environment: str) -> list[Rule]:
         ),
         (["ecs:DescribeServiceRevisions"], [arn("ecs", f"service-revision/{service}/*")], None),
         (["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions"], ["*"], None),
-        (["ecs:RegisterTaskDefinition"], [family], {"StringEquals": tags}),
+        (
+            ["ecs:RegisterTaskDefinition"],
+            [family],
+            {"StringEquals": tags, "ForAnyValue:StringEquals": {"ecs:compute-compatibility": "FARGATE"}},
+        ),
         (["ecs:TagResource"], [family], {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}}),
         (["iam:PassRole"], [arn("iam", f"role/apps/{app}/{environment}/*", "")], TASKS),
         (["ecs:ListTasks"], ["*"], runners),
@@ -212,7 +216,11 @@ MAY: dict[str, list[Rule]] = {
 
 OURS = {"aws:ResourceTag/deploy-runner:environment": "dev"}
 ITS_FAMILY = {"ecs:task-definition": arn("ecs", "task-definition/photographos-dev:7")}
-ITS_TAGS = {"aws:RequestTag/deploy-runner:environment": "dev", "aws:RequestTag/deploy-runner:app": "photographos"}
+ITS_TAGS = {
+    "aws:RequestTag/deploy-runner:environment": "dev",
+    "aws:RequestTag/deploy-runner:app": "photographos",
+    "ecs:compute-compatibility": "FARGATE",
+}
 TO_ECS = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
 ITS_SERVICE = arn("ecs", "service/dev/photographos")
 
@@ -231,6 +239,12 @@ ITS_SERVICE = arn("ecs", "service/dev/photographos")
         ("ecs:UpdateService", arn("ecs", "service/dev/cineos"), OURS | ITS_FAMILY, False),
         ("ecs:UpdateService", arn("ecs", "service/prod/photographos"), OURS | ITS_FAMILY, False),
         ("ecs:RegisterTaskDefinition", arn("ecs", "task-definition/photographos-dev:*"), ITS_TAGS, True),
+        (  # with a folder of the host in it, say
+            "ecs:RegisterTaskDefinition",
+            arn("ecs", "task-definition/photographos-dev:*"),
+            ITS_TAGS | {"ecs:compute-compatibility": "EC2"},
+            False,
+        ),
         ("ecs:RegisterTaskDefinition", arn("ecs", "task-definition/cineos-dev:*"), ITS_TAGS, False),
         ("ecs:RegisterTaskDefinition", arn("ecs", "task-definition/photographos-prod:*"), ITS_TAGS, False),
         (

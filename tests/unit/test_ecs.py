@@ -206,9 +206,13 @@ def test_a_service_that_an_app_deployers_role_could_not_change_is_refused_before
     asked = deployment() | {"app_deployer": {"task_role": "r"}}
     with pytest.raises(TargetMisconfigured, match="family must be cineos-dev: 'cineos'"):
         ecs.check_services(fake, asked)
+    fake.add_service("cineos", fake.add_definition("cineos-dev", {}, requiresCompatibilities=["EC2"]))
+    with pytest.raises(TargetMisconfigured, match="requiresCompatibilities must have FARGATE"):
+        ecs.check_services(fake, asked)
     role = "arn:aws:iam::123456789012:role/apps/cineos/{}/task"
     for where, fits in (("dev", True), ("prod", False)):
-        fake.add_service("cineos", fake.add_definition("cineos-dev", {}, taskRoleArn=role.format(where)))
+        given: dict[str, Any] = {"requiresCompatibilities": ["FARGATE"], "taskRoleArn": role.format(where)}
+        fake.add_service("cineos", fake.add_definition("cineos-dev", {}, **given))
         if fits:
             ecs.check_services(fake, asked)
             continue

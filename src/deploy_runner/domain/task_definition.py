@@ -74,11 +74,14 @@ def check_app_deployer(definition: Mapping[str, Any], app: str, environment: str
 
     Raises TargetMisconfigured.
     """
-    remedy = "Name it so with Terraform, or let docker-builder build the app: remove `runner` from apps.yaml"
+    remedy = "Make it so with Terraform, or let docker-builder build the app: remove `runner` from apps.yaml"
     family, roles = f"{app}-{environment}", f":role/apps/{app}/{environment}/"
     if definition.get("family") != family:
         rule = f"With app-deployer, the task definition's family must be {family}"
         raise TargetMisconfigured(rule, definition.get("family"), remedy)
+    if "FARGATE" not in definition.get("requiresCompatibilities", []):
+        rule = "With app-deployer, the task definition's requiresCompatibilities must have FARGATE"
+        raise TargetMisconfigured(rule, definition.get("requiresCompatibilities"), remedy)
     for name in ("taskRoleArn", "executionRoleArn"):
         if definition.get(name) and roles not in definition[name]:
             rule = f"With app-deployer, {name} must be a role under /apps/{app}/{environment}/"
