@@ -21,7 +21,8 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     ecs = in_target(deployment["target"], deployment["id"]).ecs
     services = deployment["target"]["services"]
     if event["step"] == "find":
-        return {"rollouts": [asdict(find_rollout(ecs, deployment, service)) for service in services]}
+        started = bool(event["task_failed"])  # a task that ended well has updated its services
+        return {"rollouts": [asdict(find_rollout(ecs, deployment, service, started=started)) for service in services]}
     if event["step"] == "register":
         revisions = [register_revision(ecs, deployment, service, event["digest"]) for service in services]
         count("DeploymentsRegistered")

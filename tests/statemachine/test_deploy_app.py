@@ -443,6 +443,7 @@ def test_the_action_build_takes_the_docker_builder(aws: FakeAws, deployer: Calla
 def test_an_app_deployer_that_fails_is_not_tried_again(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
     codes = {"deploy": 1, "clone": 0, "kaniko": 1}
     aws.run_task = lambda request: {"containers": [{"name": n, "exitCode": code} for n, code in codes.items()]}
+    aws.functions["DeployService"] = fails("NothingDeployed", "no revision")
 
     done = deployer()
 
@@ -451,7 +452,20 @@ def test_an_app_deployer_that_fails_is_not_tried_again(aws: FakeAws, deployer: C
     assert failure["state"] == "RunAppDeployer"
     assert {c["Name"]: c["ExitCode"] for c in json.loads(failure["cause"])["Containers"]} == codes
     assert len(aws.called("RunTask")) == 1
-    assert not aws.called("DeployService")
+    assert [(call["step"], call["task_failed"]) for call in aws.called("DeployService")] == [("find", True)]
+    assert not aws.called("WatchRollout")
+
+
+def test_what_an_app_deployer_started_before_it_failed_has_the_verdict(
+    aws: FakeAws, deployer: Callable[..., Execution]
+) -> None:
+    codes = {"deploy": 137, "clone": 0, "kaniko": 0}
+    aws.run_task = lambda request: {"containers": [{"name": n, "exitCode": code} for n, code in codes.items()]}
+
+    done = deployer()
+
+    assert (done.status, done.states) == ("SUCCEEDED", IN_ONE_TASK)
+    assert aws.called("ReportStatus")[-1]["failure"] is None
 
 
 def test_an_app_deployer_that_could_not_start_is_tried_again_in_the_same_group(
@@ -468,6 +482,7 @@ def test_an_app_deployer_that_could_not_start_is_tried_again_in_the_same_group(
 def test_an_app_deployer_that_takes_too_long_is_stopped(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
     aws.functions["ValidateRequest"] = lambda payload: DEPLOYER | {"timeouts": {"build": 1, "rollout": 20}}
     aws.run_task = lambda request: {"lastStatus": "RUNNING"}
+    aws.functions["DeployService"] = fails("NothingDeployed", "no revision")
 
     done = deployer()
 

@@ -190,6 +190,14 @@ def test_what_a_task_registered_is_found_although_another_deployment_replaced_it
     assert ecs.find_rollout(fake, deployment(), SERVICE) == registered
 
 
+def test_what_a_task_that_failed_registered_is_a_rollout_only_if_it_was_started(fake: FakeEcs) -> None:
+    registered = register(fake)
+    with pytest.raises(NothingDeployed, match="must have updated dev/cineos"):
+        ecs.find_rollout(fake, deployment(), SERVICE, started=True)
+    ecs.update_service(fake, registered)
+    assert ecs.find_rollout(fake, deployment(), SERVICE, started=True) == registered
+
+
 def test_a_task_that_left_nothing_or_another_image_deployed_nothing(fake: FakeEcs) -> None:
     with pytest.raises(NothingDeployed, match="a revision of this deployment at dev/cineos"):
         ecs.find_rollout(fake, deployment(), SERVICE)

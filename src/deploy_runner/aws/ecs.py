@@ -111,10 +111,13 @@ def register_revision(
     return Rollout(str(service["name"]), str(found["serviceArn"]), str(target["cluster"]), ours, current)
 
 
-def find_rollout(ecs: "ECSClient", deployment: Mapping[str, Any], service: Mapping[str, Any]) -> Rollout:
+def find_rollout(
+    ecs: "ECSClient", deployment: Mapping[str, Any], service: Mapping[str, Any], *, started: bool = False
+) -> Rollout:
     """Return the rollout of the revision that an app-deployer registered for this deployment.
 
-    Raises NothingDeployed where there is none, or one that runs another image than the app's by digest.
+    With `started`, ECS must know the rollout already. Raises NothingDeployed where there is none, or one that runs
+    another image than the app's by digest.
     """
     target = deployment["target"]
     found = describe_service(ecs, target["cluster"], service["name"])
@@ -129,7 +132,10 @@ def find_rollout(ecs: "ECSClient", deployment: Mapping[str, Any], service: Mappi
         if not str(images.get(container)).startswith(f"{deployment['image']['repository_uri']}@sha256:"):
             rule = f"The container {container} of {place} must run the app's image by digest"
             raise NothingDeployed(rule, images.get(container), remedy)
-    return _rollout(target, found, *registered)
+    rollout = _rollout(target, found, *registered)
+    if started and not is_visible(rollout, observe(ecs, rollout)):
+        raise NothingDeployed(f"app-deployer must have updated {place}", rollout.task_definition, remedy)
+    return rollout
 
 
 def _rollout(target: Mapping[str, Any], service: Mapping[str, Any], definition: dict[str, Any], tags: Tags) -> Rollout:
