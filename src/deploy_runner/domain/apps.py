@@ -277,12 +277,13 @@ class _Value:
         return values[0]
 
     def number(self, low: int, high: int, what: str, remedy: str = "Write plain digits, without quotes") -> int:
-        if (
-            self.kind == "int"
-            and re.fullmatch(r"[1-9][0-9]{0,18}", self.node.value)
-            and low <= int(self.node.value) <= high
-        ):
-            return int(self.node.value)
+        if self.kind == "int" and re.fullmatch(r"0|-?[1-9][0-9]{0,18}", self.node.value):
+            value = int(self.node.value)
+            if low <= value <= high:
+                return value
+            remedy = (
+                f"Write {low}" if low == high else f"Write {low} or more" if value < low else f"Write {high} or less"
+            )
         self.problem(f"must be {low}" if low == high else f"must be {what}, {low} to {high}", remedy)
         return low
 
@@ -294,7 +295,8 @@ class _Value:
 
     def texts(self, pattern: str, rule: str, remedy: str, at_least: int = 0, limit: int = 256) -> tuple[str, ...]:
         if self.kind != "seq":
-            self.problem("must be a list", "Write it in brackets, as in [main]")
+            plain = self.kind == "str" and re.fullmatch(r"[A-Za-z][\w/-]{0,60}", self.node.value)
+            self.problem("must be a list", f"Write it in brackets, as in [{self.node.value if plain else 'main'}]")
             return ()
         items = [
             self.at(node, str(index)).text(pattern, rule, remedy, limit) for index, node in enumerate(self.node.value)
@@ -322,6 +324,8 @@ class _Value:
                 place.problem("must not be given twice", "Remove one of the two", f"also on line {found[key].line}")
             elif key_pattern is not None and not (len(key) <= limit and re.fullmatch(key_pattern, key)):
                 place.problem(f"must be named by {key_rule}", "Rename it", show(key))
+                if re.fullmatch(r"[\w-]{1,80}", key):
+                    found[key] = self.at(value_node, key)  # so that what is below it is checked too
             else:
                 found[key] = self.at(value_node, key)
         if self.node.value == [] and at_least:
