@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -110,7 +111,7 @@ class Demo:
         if not self.wrong:
             seconds = time.monotonic() - self.began
             console.print(f"[green]✓[/green] all as it should be, in {seconds:.0f} s. AWS goes down again;")
-            console.print("  to keep it up and play: deploy-runner local up (in .venv/bin)")
+            console.print("  for one that stays: README, Use it on one machine")
         return 1 if self.wrong else 0
 
     @contextmanager
@@ -197,8 +198,13 @@ class Demo:
     def table(self) -> Table:
         """Each deployment with its runner, verdict, seconds per phase, transitions and estimated cost in AWS."""
         table = Table(title="Deployments", title_justify="left")
-        for heading in ("deployment", "runner", "verdict"):
-            table.add_column(heading, overflow="fold")
+        widest = None
+        if self.console.width < 100:  # no lines between columns: in 80 only the titles are folded
+            table.box, table.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+            table.pad_edge = table.show_edge = False
+            widest = max(10, self.console.width - 67)
+        for heading, width in (("deployment", widest), ("runner", None), ("verdict", None)):
+            table.add_column(heading, overflow="fold", max_width=width)
         # The phases stand above too: a narrow terminal does without them here, so that nothing is cut.
         groups = {
             "validate s": ("ValidateRequest",),
@@ -208,7 +214,7 @@ class Demo:
         }
         if self.console.width < 120:
             groups = {}
-        for heading in (*groups, "all s", "transitions", "cost $"):
+        for heading in (*groups, "total s", "transitions", "cost $"):
             table.add_column(heading, justify="right", no_wrap=True)
         for title, execution in self.shown:
             seconds = []
