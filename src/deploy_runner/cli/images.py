@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     except BotoCoreError as error:  # no region, no credentials, no answer
         raise ImagesNotPushed(
             rule="AWS must be reached to see the stack", value=str(error),
-            remedy="Set a region and credentials, as for the AWS CLI",
+            remedy='Set a region and credentials, as for the AWS CLI; for local AWS: eval "$(deploy-runner local env)"',
         ) from error  # fmt: skip
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     for image in IMAGES:

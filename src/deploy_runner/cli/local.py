@@ -125,6 +125,12 @@ def iam(arguments: argparse.Namespace) -> int:
         found = [role for role in found if fnmatch.fnmatchcase(role["role"], arguments.role)]
     if arguments.format == "json":
         print(json.dumps(found, indent=2))
+    elif not found:
+        print(
+            f"No role matches {arguments.role!r}."
+            if arguments.role
+            else "There is no role yet. `sam deploy` makes some."
+        )
     else:
         from rich.console import Console
 
