@@ -207,7 +207,7 @@ KINDS: dict[str, Kind] = {
                 Setting("ERROR", "how it is called", _one_of(REFUSALS)),
             ),
         },
-        "lambda '*DeployService*' --kill Sandbox.Timedout --times 1",
+        "lambda '*deploy-service' --kill Sandbox.Timedout --times 1",
     ),
     "github": Kind(
         "calls of GitHub's API and of git over HTTP",
