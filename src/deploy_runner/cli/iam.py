@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+WIDE = 140  # columns of a terminal, or of a file, that have room for the reasons beside the resources
+
 
 def show(roles: list[dict[str, Any]], console: Console) -> None:
     """Print a table per role, and what was refused below it."""
@@ -13,7 +15,7 @@ def show(roles: list[dict[str, Any]], console: Console) -> None:
         entered = ", ".join(f"{_who(who)} ({times}×)" for who, times in role["entered"].items()) or "nobody yet"
         console.print(Text.assemble((role["role"], "bold"), f"  entered by {entered}"))
         if role["grants"]:
-            console.print(_grants(role["grants"]))
+            console.print(_grants(role["grants"], narrow=console.width < WIDE))
         else:
             console.print("  no grants")
         for refused in role["refused"]:
@@ -26,25 +28,26 @@ def _who(principal: str) -> str:
     return principal.split("/")[1] if ":assumed-role/" in principal else principal
 
 
-def _grants(grants: list[dict[str, Any]]) -> Table:
-    """Return a table with a line for each action; what is said of a whole statement stands in its first line."""
+def _grants(grants: list[dict[str, Any]], *, narrow: bool) -> Table:
+    """Return a table with a line for each action; what is said of a whole statement stands in its first line.
+
+    Nothing is cut: names are folded, and in a narrow terminal the reasons stand below the resources.
+    """
     table = Table(box=None, pad_edge=True, show_edge=False, padding=(0, 2, 0, 0))
     table.add_column("used", justify="right")
-    table.add_column("statement")
-    table.add_column("action")
-    table.add_column("resource", overflow="fold")
-    table.add_column("why", overflow="fold")
+    for heading in ("statement", "action", *(("resource and why",) if narrow else ("resource", "why"))):
+        table.add_column(heading, overflow="fold")
     statement = ""
     for grant in grants:
         first = statement != f"{grant['policy']}/{grant['statement']}"
         statement = f"{grant['policy']}/{grant['statement']}"
         allows = grant["effect"] == "Allow"
+        last = (short(grant["resource"]), reason(grant, first=first))
         table.add_row(
             str(grant["used"] or "never") if allows else "denies",
             grant["statement"] if first else "",
             grant["action"],
-            short(grant["resource"]),
-            reason(grant, first=first),
+            *(("\n".join(filter(None, last)),) if narrow else last),
             style="" if grant["used"] or not allows else "yellow",
         )
     return table

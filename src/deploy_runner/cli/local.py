@@ -3,6 +3,7 @@
 import argparse
 import fnmatch
 import json
+import os
 import shlex
 import signal
 import sys
@@ -126,17 +127,16 @@ def iam(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(found, indent=2))
     elif not found:
-        print(
-            f"No role matches {arguments.role!r}."
-            if arguments.role
-            else "There is no role yet. `sam deploy` makes some."
-        )
+        print(f"No role matches {arguments.role!r}." if arguments.role else "There is no role yet.")
     else:
         from rich.console import Console
 
-        from deploy_runner.cli.iam import show
+        from deploy_runner.cli.iam import WIDE, show
 
-        show(found, Console(highlight=False))
+        console = Console(highlight=False)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = WIDE  # for grep and files, which have no width of their own
+        show(found, console)
     return 0
 
 
