@@ -1,7 +1,10 @@
 """`deploy-runner local fault`: lets something go wrong in the local AWS that runs."""
 
 import argparse
+import difflib
+import fnmatch
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -115,7 +118,28 @@ def to_fault(arguments: argparse.Namespace) -> Fault:
 
 def add(arguments: argparse.Namespace) -> int:
     """Add one fault."""
-    return _send(arguments, [to_fault(arguments)])
+    fault = to_fault(arguments)
+    added = _send(arguments, [fault])
+    if unknown := _unknown_operation(fault):
+        print(f"deploy-runner: {unknown}. It may never strike: `fault list` tells.", file=sys.stderr)
+    return added
+
+
+def _unknown_operation(fault: Fault) -> str:
+    """Return what is unknown of a fault of calls, or nothing. A typing error is no fault, and would pass for one."""
+    service, operation = fault.match.get("service", ""), fault.match.get("operation", "")
+    if fault.kind != "api" or not operation:
+        return ""
+    import botocore.session  # slow, and no other verb needs it
+
+    session = botocore.session.get_session()
+    if service.lower() not in session.get_available_services():
+        return ""
+    names = session.get_service_model(service.lower()).operation_names
+    if any(fnmatch.fnmatchcase(name.lower(), operation.lower()) for name in names):
+        return ""
+    close = difflib.get_close_matches(operation.replace("-", ""), names, 1)
+    return f"{service} has no operation {operation}" + (f", but {close[0]}" if close else "")
 
 
 def add_profile(arguments: argparse.Namespace) -> int:
