@@ -11,6 +11,7 @@ import boto3
 import docker
 import pytest
 from botocore.exceptions import ClientError
+from docker.errors import ContainerError
 
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.ecs.containers import pull
@@ -186,14 +187,21 @@ def test_what_lacks_its_parts_or_its_place_is_not_put(machine: Machine, ecr: Any
     assert [d.get("imageTags") for d in ecr.describe_images(repositoryName=name)["imageDetails"]] == [["1"]]
 
 
-def test_containers_reach_aws_and_nothing_else_does(machine: Machine) -> None:
+def test_containers_reach_aws_and_no_page_that_is_for_people(machine: Machine) -> None:
     engine = machine.engine
-    url = machine.for_container(f"{machine.endpoint}/_local/health")
-    said = engine.client.containers.run(
-        "public.ecr.aws/docker/library/busybox:stable", ["wget", "-qO-", url], network=engine.network, remove=True,
-        labels=dict([engine.label.split("=", 1)]),
-    )  # fmt: skip
-    assert b"ok" in said
+
+    def asked(page: str) -> bytes:
+        url = machine.for_container(f"{machine.endpoint}/_local/{page}")
+        said: bytes = engine.client.containers.run(
+            "public.ecr.aws/docker/library/busybox:stable", ["wget", "-qO-", url], network=engine.network, remove=True,
+            labels=dict([engine.label.split("=", 1)]),
+        )  # fmt: skip
+        return said
+
+    assert b"ok" in asked("health")
+    for page in ("env", "faults", "services"):
+        with pytest.raises(ContainerError, match="404"):
+            asked(page)
 
 
 def test_moto_still_has_images_of_its_own_and_aws_uris(tmp_path: Path) -> None:

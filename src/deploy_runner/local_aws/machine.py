@@ -3,7 +3,7 @@
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,10 @@ class Machine:
             for host in ("127.0.0.1", "localhost"):
                 text = text.replace(f"{host}:{port}", f"{self.engine.host_from_container}:{port}")
         return text
+
+    def from_container(self, environ: Mapping[str, Any]) -> bool:
+        """Tell whether a request came by the bridge, so from a container; on Docker Desktop all come by loopback."""
+        return bool(self.engine.gateway) and environ.get("SERVER_NAME") == self.engine.gateway
 
     def serve(self, app: Any, port: int, what: str) -> None:
         """Serve a WSGI application on loopback, and where our containers, and nobody else, reach it."""

@@ -121,7 +121,10 @@ def _end_what_was_killed(folder: Path) -> None:
 
 
 def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Callable[..., Iterable[bytes]]:
-    """Answer under `/_local/` what `deploy-runner local` asks; all else is AWS."""
+    """Answer under `/_local/` what `deploy-runner local` asks; all else is AWS.
+
+    For containers there is no more than `health`: they have no right to faults, keys and reports.
+    """
 
     def services(_: Any) -> Any:
         return [
@@ -154,6 +157,8 @@ def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Ca
         page = pages.get((method, name))
         if method == "GET" and name in machine.pages:
             page = lambda _: machine.pages[name]()  # noqa: E731 - as those above
+        if machine.from_container(environ) and name != "health":
+            page = None
         status, said = "200 OK", None
         if page is None:
             status, said = "404 Not Found", {"message": "There is no such page"}
