@@ -5,9 +5,13 @@ import io
 import json
 import re
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
 
 import boto3
 import pytest
@@ -17,12 +21,15 @@ from botocore.exceptions import ClientError
 from moto.iam.access_control import IAMPolicy, PermissionResult
 from moto.sts.models import sts_backends
 from rich.console import Console
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+from werkzeug.wrappers import Response
 
 from deploy_runner.cli.iam import show
 from deploy_runner.local_aws.ecs.containers import Plan
 from deploy_runner.local_aws.ecs.kaniko import KanikoBuild, KanikoError, parse
 from deploy_runner.local_aws.ecs.logs import LogRefused, LogStream
 from deploy_runner.local_aws.iam.authority import lets_service, refusal, trusts_service
+from deploy_runner.local_aws.iam.enforce import Gate, signature
 from deploy_runner.local_aws.iam.evaluate import (
     Asked,
     Decision,
@@ -41,6 +48,7 @@ from tests.templates.stacks import REQUIRED, Stack, arn, documents, packaged, tr
 from . import light
 
 PORT = 4785
+ECS = "AmazonEC2ContainerServiceV20141113"
 ALLOW, DENY, NOTHING = Decision.ALLOW, Decision.DENY, Decision.NOTHING
 SERVICE = arn("ecs", "service/dev/cineos")
 KEYS: dict[str, Value] = {
@@ -480,6 +488,81 @@ def test_what_nobody_signed_is_refused(
     session = boto3.Session(region_name="us-east-1")
     unsigned = session.client(service, endpoint_url=aws.endpoint, config=Config(signature_version=UNSIGNED))  # type: ignore[call-overload]
     assert refused(getattr(unsigned, operation), **arguments)[:2] == (code, status)
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "headers", "body"),
+    [
+        ("sts", "/?Action=GetCallerIdentity", {}, "Action=AssumeRole&RoleSessionName=x&RoleArn={role}"),
+        ("sts", "/moto-api/data.json", {}, "Action=GetCallerIdentity"),
+        ("sts", "/latest/meta-data/iam/security-credentials/", {}, "Action=GetCallerIdentity"),
+        ("sts", "/", {"Host": "sts.eu-west-1.amazonaws.com"}, "Action=GetCallerIdentity"),
+        ("ecs", "/?Action=ListClusters", {"X-Amz-Target": f"{ECS}.ListTaskDefinitions"}, "{{}}"),
+        ("", "/any/object?Action=GetCallerIdentity&{query}", {}, ""),
+    ],
+)
+def test_a_request_that_moto_would_take_for_another_is_refused(
+    aws: Machine, service: str, path: str, headers: dict[str, str], body: str
+) -> None:
+    session = sts_backends["123456789012"]["aws"].assume_role(
+        region_name="us-east-1", role_session_name="test", policy="", duration=900, external_id="",
+        role_arn=arn("iam", "role/deploy-runner/deploy-runner-github", ""),
+    )  # fmt: skip
+    scope = f"{session.access_key_id}/20260101/us-east-1/{service or 'sts'}/aws4_request"
+    query = urlencode({"X-Amz-Credential": scope, "X-Amz-Security-Token": session.session_token})
+    texts = {"query": query, "role": arn("iam", "role/deploy-runner/deploy-target-prod", "")}
+    kind = "application/x-amz-json-1.1" if body.startswith("{{") else "application/x-www-form-urlencoded"
+    signed = {
+        "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=x",
+        "X-Amz-Security-Token": session.session_token,
+    }
+    request = urllib.request.Request(
+        aws.endpoint + path.format(**texts), data=body.format(**texts).encode() or None,
+        headers={"Content-Type": kind, **(signed if service else {}), **headers},
+    )  # fmt: skip
+    assert "it is not plain what is asked for" in _refusal(request)
+
+
+def _refusal(request: urllib.request.Request) -> str:
+    with pytest.raises(HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    return caught.value.read().decode()
+
+
+def test_a_signature_is_for_the_service_that_moto_reads_in_it() -> None:
+    credential = "Credential=ASIA1/20260101/us-east-1/sts/aws4_request"
+    for header, service in (
+        (f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=host, Signature=x", "sts"),
+        (f"AWS4-HMAC-SHA256 x=ASIA1/20260101/us-east-1/iam/aws4_request,{credential}", ""),
+    ):
+        assert signature({"HTTP_AUTHORIZATION": header, "HTTP_X_AMZ_SECURITY_TOKEN": "t"})[3] == service
+
+
+def test_a_token_opens_no_other_role_and_no_other_service(aws: Machine) -> None:
+    """Without a signature there is one thing to ask for, in one way."""
+    for path, body in (
+        ("/?Action=AssumeRoleWithWebIdentity", "Action=AssumeRoleWithWebIdentity&RoleArn=another"),
+        ("/iam_us-east-1/", "Action=AssumeRoleWithWebIdentity"),
+        ("/any/object?Action=AssumeRoleWithWebIdentity", ""),
+    ):
+        request = urllib.request.Request(aws.endpoint + path, data=body.encode() or None)
+        assert "MissingAuthenticationToken" in _refusal(request)
+
+
+def test_nobody_is_a_person_in_a_container() -> None:
+    machine = Machine(port=1, state_dir=Path(), engine=SimpleNamespace(gateway="10.64.0.1"))  # type: ignore[arg-type]
+    gate = Gate(Response(b"passed"), machine)
+
+    def said(server: str) -> bytes:
+        builder = EnvironBuilder(
+            path="/", method="POST", data=b"{}", content_type="application/x-amz-json-1.1",
+            headers={"Authorization": "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/ecs/aws4_request, x"},
+        )  # fmt: skip
+        body, _, _ = run_wsgi_app(gate, builder.get_environ() | {"SERVER_NAME": server})
+        return b"".join(body)
+
+    assert said("127.0.0.1") == b"passed"
+    assert b"UnrecognizedClientException" in said("10.64.0.1")
 
 
 # --- the policies of resources ----------------------------------------------------------------------------------------

@@ -53,11 +53,15 @@ _BY_PROTOCOL = {"json": ("AccessDeniedException", 400), "rest-json": ("AccessDen
 _OTHERWISE = ("AccessDenied", 403)
 
 
+# Exactly as moto reads it, or a request could be signed for one service to us and for another to moto.
+_SIGNED = re.compile(r"AWS4-HMAC-SHA256\s+Credential=([^/,\s]+)/\d+/([^/,\s]+)/([^/,\s]+)/aws4_request(,|\s|$)")
+
+
 class Gate:
     """A WSGI application before AWS's."""
 
     def __init__(self, aws: Wsgi, machine: Machine) -> None:
-        self._aws, self._account = aws, machine.account_id
+        self._aws, self._machine, self._account = aws, machine, machine.account_id
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -65,7 +69,9 @@ class Gate:
         try:
             if not access_key:
                 refused = _unsigned(environ)
-            elif (session := session_of(access_key, token)) or service == "sts":
+            elif (session := session_of(access_key, token)) is None and self._machine.from_container(environ):
+                raise TokenInvalid(expired=False)  # in a container nobody is a person: it has its role, or nothing
+            elif session or service == "sts":
                 refused = self._refused(environ, session, service, region)
             else:
                 refused = None
@@ -83,6 +89,7 @@ class Gate:
         try:
             call = call_of(request, service, session.account if session else self._account, region)
             operation = call.operation
+            self._check_plain(request, service)
             wanted = needs(call)
             if session is None:
                 for asked in wanted or [] if call.operation == "AssumeRole" else []:
@@ -109,16 +116,33 @@ class Gate:
             return error_answer(request, service, f"{message}local AWS could not check the request ({error!r})")
         return None
 
+    def _check_plain(self, request: Request, service: str) -> None:
+        """Raise AccessDenied for what moto could take for another request than we do. No client of AWS makes such.
+
+        moto goes by some paths before the signature, by the host's name for a bucket or a region, and by an Action
+        before the header or the path; of a form and a query it takes the form, and we the query.
+        """
+        if protocol_of(request, service) in ("query", "ec2"):
+            twice = bool(request.form and request.args)
+        else:
+            twice = "Action" in request.values
+        elsewhere = request.path.startswith(("/moto-api", "/latest/"))
+        presigned = "HTTP_AUTHORIZATION" not in request.environ and service != "s3"  # moto takes it for S3's
+        host = request.environ.get("HTTP_HOST", "").partition(":")[0]
+        ours = re.fullmatch(r"localhost|[\d.]+", host) or host == self._machine.engine.host_from_container
+        if twice or elsewhere or presigned or not ours:
+            raise AccessDenied(f"local AWS takes no request of {service} in which it is not plain what is asked for")
+
 
 def signature(environ: dict[str, Any]) -> tuple[str, str, str, str]:
     """Return access key, session token, region and service of a signed request; of an unsigned one, nothing."""
     header = environ.get("HTTP_AUTHORIZATION", "")
-    found = re.search(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request", header)
+    found = _SIGNED.match(header)
     if found:
         return found[1], environ.get("HTTP_X_AMZ_SECURITY_TOKEN", ""), found[2], found[3]
     query = {key.lower(): values[0] for key, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
     scope = query.get("x-amz-credential", "").split("/")
-    if len(scope) == 5:
+    if len(scope) == 5 and not header:
         return scope[0], query.get("x-amz-security-token", ""), scope[2], scope[3]
     return "", "", "", ""
 
@@ -166,7 +190,9 @@ def error_answer(request: Request, service: str, message: str, code: str = "", s
     code, status = code or own_code, status or own_status
     if "json" in protocol:
         body = json.dumps({"__type": code, "message": message, "Message": message})
-        headers = {"x-amzn-ErrorType": code, "x-amzn-query-error": f"{code};Sender"}
+        headers = {"x-amzn-ErrorType": code}
+        if service in ("sqs", "monitoring"):  # whose models have the trait awsQueryCompatible, of all in botocore
+            headers["x-amzn-query-error"] = f"{code};Sender"
         return Response(body, status, headers, content_type=request.content_type or "application/json")
     error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
     shapes = {"rest-xml": error, "ec2": f"<Response><Errors>{error}</Errors></Response>"}
@@ -203,7 +229,9 @@ def _unsigned(environ: dict[str, Any]) -> Response | None:
         return error_answer(request, "ecs", message, "MissingAuthenticationTokenException", 400)
     if "Action" not in request.values:
         return error_answer(request, "s3", "Access Denied")
-    if request.values["Action"] != "AssumeRoleWithWebIdentity":
+    # In a form alone, as clients send it: from a query, or by a path, moto would do something else.
+    plain = request.path == "/" and not request.args and "HTTP_AUTHORIZATION" not in environ
+    if request.values["Action"] != "AssumeRoleWithWebIdentity" or not plain:
         return error_answer(request, "sts", message, "MissingAuthenticationToken", 403)
     return _web_identity(request)
 
