@@ -517,7 +517,7 @@ def test_reads_of_ecs_lag_behind(ecs: Ecs) -> None:
     assert ecs.service("stale")["taskDefinition"] == old
     assert [rollout["serviceDeploymentArn"] for rollout in ecs.rollouts("stale")] == [before]
     until(lambda: ecs.service("stale")["taskDefinition"], lambda found: found == new)
-    assert 1.5 < time.monotonic() - updated < 6
+    assert time.monotonic() - updated > 1.5
     assert len(until(lambda: ecs.rollouts("stale"), lambda found: len(found) == 2)) == 2
     rollout = ecs.rolled_out("stale")
     described = ecs.api.describe_service_deployments(serviceDeploymentArns=[rollout["serviceDeploymentArn"]])
