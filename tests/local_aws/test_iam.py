@@ -490,6 +490,20 @@ def test_what_nobody_signed_is_refused(
     assert refused(getattr(unsigned, operation), **arguments)[:2] == (code, status)
 
 
+def test_the_end_of_an_arn_counts_as_it_does_for_ecs() -> None:
+    """ECS finds what it is about by the end: the rest must not be what a policy is held against."""
+    task, definition = arn("ecs", "task/dev/0123"), arn("ecs", "task-definition/deploy-runner-x/secret:1")
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("StopTask", {"cluster": "prod", "task": task}, "task/prod/0123"),
+        ("DescribeTasks", {"cluster": "prod", "tasks": [task]}, "task/prod/0123"),
+        ("RunTask", {"cluster": "prod", "taskDefinition": definition}, "task-definition/secret:1"),
+    ]
+    for operation, parameters, resource in cases:
+        found = needs(Call("ecs", operation, parameters, "123456789012", "us-east-1"))
+        assert found
+        assert found[0].resource == arn("ecs", resource)
+
+
 @pytest.mark.parametrize(
     ("service", "path", "headers", "body"),
     [

@@ -145,7 +145,7 @@ def _service(call: Call, cluster: str, name: str) -> tuple[str, Context]:
 
 
 def _task(call: Call, cluster: str, task: str) -> tuple[str, Context]:
-    arn = task if task.startswith("arn:") else call.arn(f"task/{cluster}/{task}")
+    arn = call.arn(f"task/{cluster}/{task.rpartition('/')[2]}")  # ECS goes by the end of an ARN and the cluster
     known = ecs_backends[call.account][call.region].tasks.get(cluster, {}).get(arn)
     return arn, _of_resource("ecs", known.tags if known else None)
 
@@ -155,7 +155,7 @@ def _definition(call: Call, name: str) -> tuple[str, Any]:
 
     A family without its revision is no more than that to IAM either: RunTask is then refused by a policy for FAMILY:*.
     """
-    arn = name if name.startswith("arn:") else call.arn(f"task-definition/{name}")
+    arn = call.arn(f"task-definition/{name.rpartition('/')[2]}")  # ECS goes by the end of an ARN
     family, _, revision = arn.rpartition("/")[2].partition(":")
     known = ecs_backends[call.account][call.region].task_definitions.get(family, {})
     return arn, known.get(int(revision) if revision.isdigit() else max(known, default=0))
