@@ -563,20 +563,23 @@ def test_a_token_opens_no_other_role_and_no_other_service(aws: Machine) -> None:
         assert "MissingAuthenticationToken" in _refusal(request)
 
 
-def test_nobody_is_a_person_in_a_container() -> None:
+def test_nobody_is_a_person_or_a_workflow_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy_runner.local_aws.iam.enforce.trusts_web_identity", lambda *claims: True)
     machine = Machine(port=1, state_dir=Path(), engine=SimpleNamespace(gateway="10.64.0.1"))  # type: ignore[arg-type]
     gate = Gate(Response(b"passed"), machine)
 
-    def said(server: str) -> bytes:
-        builder = EnvironBuilder(
-            path="/", method="POST", data=b"{}", content_type="application/x-amz-json-1.1",
-            headers={"Authorization": "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/ecs/aws4_request, x"},
-        )  # fmt: skip
+    def said(server: str, data: bytes, kind: str, **headers: str) -> bytes:
+        builder = EnvironBuilder(path="/", method="POST", data=data, content_type=kind, headers=headers)
         body, _, _ = run_wsgi_app(gate, builder.get_environ() | {"SERVER_NAME": server})
         return b"".join(body)
 
-    assert said("127.0.0.1") == b"passed"
-    assert b"UnrecognizedClientException" in said("10.64.0.1")
+    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=local/20260101/us-east-1/ecs/aws4_request, x"}
+    person = b"{}", "application/x-amz-json-1.1"
+    workflow = b"Action=AssumeRoleWithWebIdentity&RoleArn=x", "application/x-www-form-urlencoded"
+
+    assert said("127.0.0.1", *person, **signed) == said("127.0.0.1", *workflow) == b"passed"
+    assert b"UnrecognizedClientException" in said("10.64.0.1", *person, **signed)
+    assert b"AccessDenied" in said("10.64.0.1", *workflow)
 
 
 # --- the policies of resources ----------------------------------------------------------------------------------------

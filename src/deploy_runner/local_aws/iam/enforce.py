@@ -69,6 +69,10 @@ class Gate:
         try:
             if not access_key:
                 refused = _unsigned(environ)
+                if refused is None and self._machine.from_container(environ):
+                    # Workflows run on the host. Since nobody signs tokens here, a container could make up its own.
+                    message = "Not authorized to perform sts:AssumeRoleWithWebIdentity"
+                    refused = error_answer(whole_request(environ), "sts", message)
             elif (session := session_of(access_key, token)) is None and self._machine.from_container(environ):
                 raise TokenInvalid(expired=False)  # in a container nobody is a person: it has its role, or nothing
             elif session or service == "sts":
