@@ -5,6 +5,7 @@ Reasons: docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-
 """
 
 import contextlib
+import logging
 import platform
 import shutil
 import threading
@@ -47,6 +48,7 @@ _STOP_SECONDS = 30  # stopTimeout's default: API_ContainerDefinition
 _STORAGE_GIB = 20  # .../developerguide/fargate-task-storage.html
 _KILLED = 128 + 9
 _KEPT = timedelta(hours=1)  # "stopped tasks appear in the returned results for at least one hour": API_DescribeTasks
+_log = logging.getLogger(__name__)
 _HEALTH_PROBE_SECONDS = 0.3  # until a container is healthy for the first time; ECS waits for a whole interval
 
 
@@ -325,7 +327,8 @@ class Task:
                 self._run()
             except FailedToStart as error:
                 self._ends(str(error), "TaskFailedToStart")
-            except (DockerException, OSError, KeyError, ValueError, TypeError) as error:
+            except Exception as error:  # without a stop code it would count for nothing, and be replaced for ever
+                _log.exception("task %s", self.id)
                 self._ends(f"InternalError: {type(error).__name__}: {error}", "TaskFailedToStart")
             self._stop_containers()
         finally:
