@@ -455,6 +455,18 @@ def test_run_task_finds_no_capacity(ecs: Ecs) -> None:
     assert ecs.ended(answer["tasks"][0]["taskArn"])["containers"][0]["exitCode"] == 0
 
 
+def test_run_task_finds_no_capacity_and_is_tried_again_with_its_token(ecs: Ecs) -> None:
+    fault("capacity", "--family", "no-room-yet", "--times", "1")
+    request = {
+        "cluster": "tests", "taskDefinition": ecs.register("no-room-yet", container("main", "exit 0")),
+        "launchType": "FARGATE", "networkConfiguration": ecs.network, "clientToken": "again",
+    }  # fmt: skip
+
+    assert ecs.api.run_task(**request)["tasks"] == []
+    (started,) = ecs.api.run_task(**request)["tasks"]
+    assert [task["taskArn"] for task in ecs.api.run_task(**request)["tasks"]] == [started["taskArn"]]
+
+
 def test_a_service_waits_for_capacity_without_counting_failures(ecs: Ecs) -> None:
     fault("capacity", "--service", "waits", "--refuse", "--times", "2")
     ecs.serve("waits", ecs.register("waits", web("there")))

@@ -55,12 +55,12 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         """End every task and scheduler; nothing is reported any more."""
         self.closing.set()
         self.events.close()
-        for service in self.services.values():
+        for service in list(self.services.values()):
             service.close()
         threads = [
             threading.Thread(target=task.kill)
-            for tasks in self.tasks.values()
-            for task in tasks.values()
+            for tasks in list(self.tasks.values())
+            for task in list(tasks.values())
             if not task.stopped
         ]
         for thread in threads:
@@ -178,11 +178,14 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
                 raise ECSException(
                     "ConflictException", "The provided clientToken is already in use with a different RunTask request."
                 )
-            if token not in self._asked:
-                self._asked[token] = request, self._run(request)
+            if token in self._asked:
+                return self._asked[token][1]
+            tasks = self._run(request)
+            if tasks:  # what was refused for lack of capacity is to be tried again with the same token
+                self._asked[token] = request, tasks
                 for oldest in list(self._asked)[:-_KEPT_TASKS]:
                     del self._asked[oldest]
-            return self._asked[token][1]
+            return tasks
 
     def _run(self, request: dict[str, Any]) -> list[Task]:
         cluster = self.active_cluster(request.get("cluster") or "default")

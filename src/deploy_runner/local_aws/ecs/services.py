@@ -418,8 +418,8 @@ class Service(ServiceRecord):
                 if not reason:
                     continue
                 room = most - sum(len(d.alive()) for d in self.deployments)
-                if deployment is self.primary and deployment.state != "FAILED" and room > 0 and self._may_launch():
-                    self._launch(deployment)
+                may = deployment is self.primary and deployment.state != "FAILED" and room > 0 and self._may_launch()
+                if may and self._launch(deployment):
                     self._note("replaced", task)
                 if sick:
                     self._note("unhealthy", task)
@@ -481,7 +481,8 @@ class Service(ServiceRecord):
             return False
         return deployment.revision.resolved or not deployment.alive()
 
-    def _launch(self, deployment: Deployment) -> None:
+    def _launch(self, deployment: Deployment) -> bool:
+        """Start a task, and tell whether there was capacity for it."""
         settings = deployment.revision.settings
         definition = self._backend.describe_task_definition(settings["taskDefinition"])
         tags = [{"key": "aws:ecs:clusterName", "value": self.cluster_name}] if self._managed_tags else []
@@ -492,7 +493,7 @@ class Service(ServiceRecord):
         facts = facts_of_task(self.cluster_name, definition.family, f"service:{self.name}")
         if self._machine.faults.struck("capacity", **facts):
             self._not_placed(deployment)
-            return
+            return False
         task = Task(
             self._backend,
             Wanted(
@@ -510,6 +511,7 @@ class Service(ServiceRecord):
         self._backend.add_task(task)
         self._note("started", task)
         task.start()
+        return True
 
     def _not_placed(self, deployment: Deployment) -> None:
         """There is no capacity: said so, and tried again; it is no failed task, so no matter for the circuit breaker.
