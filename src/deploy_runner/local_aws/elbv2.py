@@ -144,8 +144,8 @@ def install(machine: Machine) -> None:
         return found
 
     def close() -> None:
-        for targets in _targets.values():
-            for target in targets.values():
+        for targets in list(_targets.values()):
+            for target in list(targets.values()):
                 target.end()
         _targets.clear()
 
@@ -178,8 +178,8 @@ def find_group(arn: str) -> tuple[Any, bool]:
 
 def _known(group: Any) -> list[Target]:
     targets = _targets.setdefault(group.arn, {})
-    for key in [key for key, target in targets.items() if target.gone_at <= time.monotonic()]:
-        del targets[key]
+    for key in [key for key, target in list(targets.items()) if target.gone_at <= time.monotonic()]:
+        targets.pop(key, None)  # schedulers register, and others ask, at the same time
     return list(targets.values())
 
 
