@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy_runner.domain.apps import load
+from deploy_runner.domain.apps import MAX_DEPLOYER_ROLES, load
 from deploy_runner.local_aws.cloudformation.template import read
 from templates import app_repositories, app_roles, deploy_target, render
 from templates.config import Config, logical_id, push_role_name
@@ -38,6 +38,28 @@ def config() -> Config:
         lines += [f"    image_repository: lightwave-media/apps/{name}", "    environments:"]
         lines += [f"      {env}: {{services: {{{name}: [app]}}, cluster: {env}-{index % 5}}}" for env in ENVIRONMENTS]
     return Config(load("\n".join(lines)))
+
+
+@pytest.fixture(scope="module")
+def deployers() -> Config:
+    """As many app-deployers as may be, in one account, beside docker-builders to 200 apps."""
+    lines = ["version: 1", "environments:"]
+    place = "account: '111111111111', region: ap-southeast-1, refs: {branches: [main]}"
+    lines += [f"  {env}: {{{place}}}" for env in ENVIRONMENTS]
+    lines.append("apps:")
+    for index in range(APPS):
+        name = f"an-app-with-quite-a-long-name-someone-chose-{index:03}"
+        lines += [f"  {name}:", f"    repository: {{name: lightwave-media/{name}, id: {1000 + index}}}"]
+        lines += ["    runner: app-deployer"] if index < MAX_DEPLOYER_ROLES // len(ENVIRONMENTS) else []
+        lines += [f"    image_repository: lightwave-media/apps/{name}", "    environments:"]
+        lines += [f"      {env}: {{services: {{{name}: [app]}}, cluster: {env}}}" for env in ENVIRONMENTS]
+    return Config(load("\n".join(lines)))
+
+
+def test_as_many_app_deployers_as_are_allowed_fit_into_a_template(deployers: Config) -> None:
+    content = render.render(deployers)["app_roles.yaml"]
+    assert len(content.encode()) < TEMPLATE_BYTES
+    assert len(read(content)["Resources"]) <= RESOURCES
 
 
 def characters(document: Any) -> int:

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from deploy_runner.domain.apps import load, load_file
+from deploy_runner.domain.apps import MAX_DEPLOYER_ROLES, load, load_file
 from deploy_runner.domain.errors import AllowlistInvalid
 
 ROOT = Path(__file__).parents[2]
@@ -268,6 +268,18 @@ def test_an_app_deployer_stays_in_one_account_and_region() -> None:
     file["environments"]["prod"]["region"] = "eu-west-1"
     with pytest.raises(AllowlistInvalid, match="one account and region"):
         load(yaml.safe_dump(file))
+
+
+def test_more_app_deployers_than_fit_into_a_stack_are_refused() -> None:
+    file = app_deployer()
+    one = file["apps"].pop("cineos")
+    for number in range(MAX_DEPLOYER_ROLES + 1):
+        name = f"app-{number}"
+        own = {"image_repository": name, "repository": {"name": f"lightwave-media/{name}", "id": number + 1}}
+        file["apps"][name] = one | own | {"environments": {"dev": {"services": {name: ["app"]}}}}
+    with pytest.raises(AllowlistInvalid, match="must not need more than 50 roles") as refused:
+        load(yaml.safe_dump(file))
+    assert str(refused.value).count("must not need") == 1
 
 
 def test_no_two_apps_are_called_alike_together_with_their_environment_where_a_role_is_named_so() -> None:

@@ -83,6 +83,17 @@ def test_of_an_app_deployer_the_first_container_that_failed_is_told() -> None:
     assert told.cause == "deploy: exit 1: deploy: no"
 
 
+def test_a_container_that_was_ended_with_another_is_not_blamed() -> None:
+    ended = [{"Name": "kaniko", "ExitCode": 137}, {"Name": "deploy", "ExitCode": 3}]
+    found = failed_container(failure("RunAppDeployer", "States.TaskFailed", task(Containers=ended)))
+    assert found is not None
+    assert (found.name, found.exit_code) == ("deploy", 3)
+    ended[0]["Reason"] = "OutOfMemoryError: Container killed due to memory usage"
+    found = failed_container(failure("RunAppDeployer", "States.TaskFailed", task(Containers=ended)))
+    assert found is not None
+    assert found.name == "kaniko"
+
+
 def test_a_task_that_never_ran_says_why() -> None:
     containers = [{"Name": "kaniko", "Reason": "CannotPullContainerError: not found"}]
     told = outcome_of(failure("BuildImage", "States.TaskFailed", task(Containers=containers)))

@@ -45,6 +45,8 @@ ARCHITECTURES = ("ARM64", "X86_64")
 DOCKER_BUILDER, APP_DEPLOYER = RUNNERS = ("docker-builder", "app-deployer")
 # A role's name has at most 64, and that of an app-deployer is deployer-<app>-<environment>.
 MAX_DEPLOYER_NAME = 55
+# Beside the push roles of 200 apps, in a template of at most 1 MB: tests/templates/test_limits.py renders them.
+MAX_DEPLOYER_ROLES = 50
 BASES = ("service", "family")
 
 
@@ -572,9 +574,14 @@ def _check_together(value: _Value, apps: Mapping[str, App]) -> None:
     names: dict[int, str] = {}
     ids: dict[str, int] = {}
     joined: dict[str, App] = {}
+    roles = 0
     places = value.mapping()
     for app in apps.values():
         place = places[app.name]
+        roles += len(app.environments) if app.runner == APP_DEPLOYER else 0
+        if app.runner == APP_DEPLOYER and roles > MAX_DEPLOYER_ROLES:
+            rule = f"must not need more than {MAX_DEPLOYER_ROLES} roles with the {APP_DEPLOYER}s before it"
+            place.problem(rule, "Each of its environments needs one: let docker-builder build this app", show(roles))
         other = images.setdefault(app.image_repository, app.name)
         if app.image_repository and other != app.name:
             rule = f"must not push to the image repository of {other}"

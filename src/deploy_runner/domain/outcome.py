@@ -73,9 +73,15 @@ def failed_container(failure: object) -> FailedContainer | None:
     task_id = _text(task.get("TaskArn")).rpartition("/")[2]
     containers = [c for c in task["Containers"] if isinstance(c, Mapping)]
     stopped = _text(task.get("StoppedReason"))
-    # They run one after the other, so the first that failed is the one that matters.
+    # They run one after the other, so the first that failed is the one that matters; but what was ended by a signal may
+    # have been ended with another one, unless it was for its own memory.
     order = {"clone": 0, "kaniko": 1}
-    ordered = sorted(containers, key=lambda c: order.get(_text(c.get("Name")), len(order)))
+
+    def rank(container: Mapping[Any, Any]) -> tuple[bool, int]:
+        ended = container.get("ExitCode") in (137, 143) and "OutOfMemory" not in _text(container.get("Reason"))
+        return ended, order.get(_text(container.get("Name")), len(order))
+
+    ordered = sorted(containers, key=rank)
     failed = [c for c in ordered if c.get("ExitCode") not in (None, 0)] or [c for c in ordered if c.get("Reason")]
     if not failed:
         return FailedContainer(kind, "", task_id, None, stopped)

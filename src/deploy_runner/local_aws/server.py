@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from docker.errors import DockerException
 from moto.core.config import default_user_config
 from moto.server import DomainDispatcherApplication, create_backend_app
 
 from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.base_images import base_images_dir
-from deploy_runner.local_aws.engine import start_engine
+from deploy_runner.local_aws.engine import NoContainerEngine, start_engine
 from deploy_runner.local_aws.fault_gates import ApiGate
 from deploy_runner.local_aws.faults import FaultInvalid, parse
 from deploy_runner.local_aws.leftovers import end_functions_below
@@ -116,8 +117,12 @@ def _end_what_was_killed(folder: Path) -> None:
             run = marker.parent / "run"
             shutil.rmtree(run, ignore_errors=True)
             run.mkdir()
-            start_engine(run, marker.parent / "engine", int(marker.parent.name.removeprefix("local-"))).stop()
-            marker.unlink()
+            try:
+                start_engine(run, marker.parent / "engine", int(marker.parent.name.removeprefix("local-"))).stop()
+            except (DockerException, NoContainerEngine):  # what is broken there does not keep this one from starting
+                logging.getLogger(__name__).exception("could not take down what was killed: %s", marker.parent.name)
+            else:
+                marker.unlink()
 
 
 def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Callable[..., Iterable[bytes]]:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 type Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 # The names of services in signatures that botocore's models have under another name.
-MODELS = {"states": "stepfunctions", "monitoring": "cloudwatch"}
+MODELS = {"states": "stepfunctions", "monitoring": "cloudwatch", "elasticloadbalancing": "elbv2"}
 # The code and status of a refusal where they are not the protocol's. AccessDeniedException is in the "Common Errors"
 # of the services that speak JSON, with status 400; AuthorizationError and status 403 in API_Publish of SNS.
 _CODES = {
