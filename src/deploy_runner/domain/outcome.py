@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy_runner.domain.errors import RequestRejected, RolloutRolledBack, all_errors, one_line
+from deploy_runner.domain.rollout import out_of_memory
 
 SUCCEEDED, FAILED, ROLLED_BACK = "SUCCEEDED", "FAILED", "ROLLED_BACK"
 REJECTED, TIMED_OUT = "REJECTED", "TIMED_OUT"
@@ -78,7 +79,7 @@ def failed_container(failure: object) -> FailedContainer | None:
     order = {"clone": 0, "kaniko": 1}
 
     def rank(container: Mapping[Any, Any]) -> tuple[bool, int]:
-        ended = container.get("ExitCode") in (137, 143) and "OutOfMemory" not in _text(container.get("Reason"))
+        ended = container.get("ExitCode") in (137, 143) and not out_of_memory(_text(container.get("Reason")))
         return ended, order.get(_text(container.get("Name")), len(order))
 
     ordered = sorted(containers, key=rank)

@@ -207,7 +207,7 @@ def stopped_task(task: Mapping[str, Any]) -> StoppedTask:
     containers = [c for c in task.get("containers") or [] if isinstance(c, Mapping)]
     failed = [c for c in containers if c.get("exitCode") not in (None, 0)]
     # One without memory takes the others with it. 137 and 143 are else what stopping the others looks like.
-    failed = [c for c in failed if _out_of_memory(str(c.get("reason") or ""))] + [
+    failed = [c for c in failed if out_of_memory(str(c.get("reason") or ""))] + [
         c for c in failed if c["exitCode"] not in (137, 143)
     ]
     for container in [*failed, *(c for c in containers if c.get("reason"))]:
@@ -248,11 +248,12 @@ def reason(
 
 def _kind(task: StoppedTask) -> str:
     if task.exit_code is not None:
-        return f"exit {task.exit_code}{' (out of memory)' if _out_of_memory(task.reason) else ''}"
+        return f"exit {task.exit_code}{' (out of memory)' if out_of_memory(task.reason) else ''}"
     return brief(task.reason, 120) or "its task stopped"
 
 
-def _out_of_memory(reason: str) -> bool:
+def out_of_memory(reason: str) -> bool:
+    """Return whether a container's reason is that it was killed for its memory."""
     return "outofmemory" in reason.replace(" ", "").lower()
 
 
