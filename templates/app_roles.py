@@ -28,7 +28,9 @@ from templates.iam import ANY_TASK, ECS_TASKS, PULL, Statement, allow, arn, docu
 # docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html. The rest is for the statement around the ARNs.
 MAX_ARN_CHARACTERS = 5_500
 LONGEST_ARN_PREFIX = len('"arn:aws-us-gov:ecr:ap-southeast-1:123456789012:repository/",')
-ASSUME_TARGETS = ("DeployServiceRole", "ValidateRequestRole", "WatchRolloutRole")
+ASSUME_TARGETS = tuple(
+    f"{name}Role" for name in ("CleanUp", "DeployService", "FinishDeployment", "ValidateRequest", "WatchRollout")
+)
 PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
 
 

@@ -57,7 +57,7 @@ def _trust() -> dict[str, Any]:
     """Trust our functions' roles by name: a role as principal must exist first, and is another once made anew."""
     roles = [
         arn("iam", f"role{PATH}deploy-runner-{name}", region="", account="${DeployRunnerAccount}")
-        for name in ("deploy-service", "validate-request", "watch-rollout")
+        for name in ("clean-up", "deploy-service", "finish-deployment", "validate-request", "watch-rollout")
     ]
     return trust(
         {"AWS": arn("iam", "root", region="", account="${DeployRunnerAccount}")},

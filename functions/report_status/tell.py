@@ -7,27 +7,46 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from deploy_runner.aws.clients import client
-from deploy_runner.aws.history import RUNNING, record
-from deploy_runner.aws.logs import last_line
 from deploy_runner.domain.errors import one_line
-from deploy_runner.domain.outcome import Outcome, failed_container, outcome_of
-from deploy_runner.domain.redact import redacted
-from deploy_runner.domain.report import EVENT_SOURCE, EVENT_TYPE, Report, console_url, place, report
+from deploy_runner.domain.outcome import Outcome
+from deploy_runner.domain.report import (
+    EVENT_SOURCE,
+    EVENT_TYPE,
+    MAX_DESCRIPTION,
+    Report,
+    console_url,
+    place,
+    report,
+)
+from deploy_runner.github.errors import GitHubNotFound, GitHubRefused
+from functions.observability import logger
+from functions.table import deployments
 
 if TYPE_CHECKING:
     from deploy_runner.github.client import GitHub
 
-type Deployment = Mapping[str, Any]
+Deployment = Mapping[str, Any]
+FINAL_STATES = ("success", "failure", "error", "inactive")
 
 
-def queued(deployment: Deployment, execution: Mapping[str, str]) -> int | None:
-    """Write the history's record and open the GitHub deployment; return its id. A build alone deploys nothing.
+def queued(deployment: Deployment, execution: Mapping[str, str]) -> None:
+    """Open the GitHub deployment. A build alone deploys nothing.
 
     Raises GitHubUnavailable, which the state machine tries again and in the end does without.
     """
-    start = {"verdict": RUNNING, "started_at": execution["started_at"]}
-    _try({"history": lambda: record(client("dynamodb"), _table(), deployment, **start)})  # written whole at the end
-    return None if deployment["action"] == "build" else _open(deployment, execution)
+    if deployment["action"] != "build":
+        _open(deployment, execution)
+
+
+def going_back(deployment: Deployment, failure: Mapping[str, str]) -> None:
+    """Say early why the rollout failed, while the services go back: the verdict comes once they are there."""
+    known = deployments().find(deployment["id"])
+    if known and known.github_deployment_id:
+        line = one_line(f"Going back: {failure['cause']}", MAX_DESCRIPTION)
+        url = console_url(deployment["execution_arn"])
+        _github(deployment).set_deployment_status(
+            deployment["repository"], known.github_deployment_id, "in_progress", description=line, log_url=url
+        )
 
 
 def _open(deployment: Deployment, execution: Mapping[str, str]) -> int:
@@ -40,53 +59,45 @@ def _open(deployment: Deployment, execution: Mapping[str, str]) -> int:
         description=place(deployment),
         production=deployment["environment"] == "prod",
     )
-    github.set_deployment_status(repository, made, "queued", log_url=console_url(execution["arn"]))
+    deployments().keep_github_deployment(deployment, made)
+    if github.deployment_state(repository, made) is None:
+        github.set_deployment_status(repository, made, "queued", log_url=console_url(execution["arn"]))
     return made
 
 
-def outcome(deployment: Deployment | None, failure: object, note: object = None) -> Outcome:
-    """Return the outcome for the state machine's `failure`, with the last log line of a runner task that failed.
+def everyone(deployment: Deployment | None, outcome: Outcome, execution: Mapping[str, str]) -> dict[str, str]:
+    """Tell everyone who does not know yet; return what went wrong by channel, to be tried again by the sweeper.
 
-    `note` is what a person should know of a success.
+    A rejected request is told to no repository that it names.
     """
-    container = failed_container(failure)
-    line = ""
-    if container and container.name:
-        stream = f"{container.kind}/{container.name}/{container.task_id}"
-        line = redacted(last_line(client("logs"), f"/deploy-runner/{container.kind}", stream))
-    return outcome_of(failure, (deployment or {}).get("timeouts"), line, note)
-
-
-def everyone(
-    deployment: Deployment | None, github_deployment_id: int | None, outcome: Outcome, execution: Mapping[str, str]
-) -> dict[str, str]:
-    """Tell everyone; return what went wrong by channel. A rejected request is told to no repository that it names."""
-    arn, started_at = execution["arn"], execution["started_at"]
-    told = report(deployment, outcome, arn, started_at)
+    arn, table = execution["arn"], deployments()
+    told = report(deployment, outcome, arn, execution["started_at"])
     channels: dict[str, Callable[[], object]] = {"events": lambda: _event(told, arn), "topic": lambda: _topic(told)}
     if not deployment:
         return _try(channels)
-    ended_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    end = {"verdict": outcome.verdict, "error": outcome.error or None, "cause": outcome.cause or None}
-    end |= {"started_at": started_at, "ended_at": ended_at}
-
-    def keep(**more: str) -> None:
-        record(client("dynamodb"), _table(), deployment, **end, **more)
-
+    known = table.find(deployment["id"])
+    if known is None or known.reported:
+        return {}
     # GitHub comes last: where it is so slow that the function is stopped, all others know already.
-    channels = {"history": keep, **channels}
-    channels["github deployment"] = lambda: _github_deployment(deployment, github_deployment_id, told, execution)
+    channels["github deployment"] = lambda: _github_deployment(deployment, known.github_deployment_id, told, execution)
     channels["github check run"] = lambda: _check_run(deployment, told, arn)
-    failed = _try(channels)
-    return failed | _try({"history": lambda: keep(unreported=",".join(failed))}) if failed else failed
+    failed = _try({name: tell for name, tell in channels.items() if name not in known.told})
+    if failed:
+        table.keep_told(deployment, [name for name in channels if name not in failed])
+    else:
+        table.told(deployment, datetime.now(UTC).isoformat(timespec="milliseconds"))
+    return failed
 
 
 def _try(channels: Mapping[str, Callable[[], object]]) -> dict[str, str]:
+    """Return what went wrong by channel. What is refused for good is logged, and counts as told."""
     failed: dict[str, str] = {}
     for name, tell in channels.items():
         try:
             tell()
-        except Exception as error:  # whatever it is, the outcome stands; it is logged and counted
+        except (GitHubRefused, GitHubNotFound) as error:
+            logger.error("will not be told", extra={"channel": name, "error": one_line(str(error), 500)})
+        except Exception as error:  # whatever it is, the outcome stands
             failed[name] = one_line(f"{type(error).__name__}: {error}", 500)
     return failed
 
@@ -114,33 +125,29 @@ def _github_deployment(
     if deployment["action"] == "build":
         return
     made = github_deployment_id or _open(deployment, execution)  # GitHub did not take it at the start
-    _github(deployment).set_deployment_status(
-        deployment["repository"],
-        made,
-        told.github_state,
-        description=told.description,
-        log_url=console_url(execution["arn"]),
-    )
+    github, repository = _github(deployment), deployment["repository"]
+    if github.deployment_state(repository, made) not in FINAL_STATES:  # else an earlier try told it
+        github.set_deployment_status(
+            repository, made, told.github_state, description=told.description, log_url=console_url(execution["arn"])
+        )
 
 
 def _check_run(deployment: Deployment, told: Report, arn: str) -> None:
-    _github(deployment).create_check_run(
-        deployment["repository"],
-        deployment["sha"],
-        f"deploy-runner: {place(deployment)}",
-        conclusion=told.conclusion,
-        title=told.title,
-        summary=told.summary,
-        details_url=console_url(arn),
-        external_id=deployment["id"],
-    )
+    name, github = f"deploy-runner: {place(deployment)}", _github(deployment)
+    if github.find_check_run(deployment["repository"], deployment["sha"], name, deployment["id"]) is None:
+        github.create_check_run(
+            deployment["repository"],
+            deployment["sha"],
+            name,
+            conclusion=told.conclusion,
+            title=told.title,
+            summary=told.summary,
+            details_url=console_url(arn),
+            external_id=deployment["id"],
+        )
 
 
 def _github(deployment: Deployment) -> "GitHub":
     from functions.github_app import github
 
     return github(deployment["repository_id"])
-
-
-def _table() -> str:
-    return os.environ["DEPLOYMENTS_TABLE"]

@@ -185,7 +185,7 @@ MAY: dict[str, list[Rule]] = {
     "deploy-runner-watch-rollout": [
         TARGETS,
         (["dynamodb:PutItem", "dynamodb:Query", "dynamodb:DeleteItem"], [TABLE], None),
-        (["sqs:SendMessage"], [arn("sqs", "deploy-runner-lost-rollout-events")], None),
+        (["sqs:SendMessage"], [arn("sqs", "deploy-runner-lost-events")], None),
         (["states:SendTaskSuccess", "states:SendTaskFailure"], ["*"], None),
         logs("/aws/lambda/deploy-runner-watch-rollout"),
         TRACE,

@@ -193,7 +193,7 @@ def test_ecs_events_reach_the_alias_and_are_not_lost(main: Stack) -> None:
     assert rule["EventPattern"] == {"source": ["aws.ecs"], "detail-type": EVENTS}
     assert target["Arn"] == arn("lambda", "function:deploy-runner-watch-rollout:live")
     assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
-    assert target["DeadLetterConfig"]["Arn"] == arn("sqs", "deploy-runner-lost-rollout-events")
+    assert target["DeadLetterConfig"]["Arn"] == arn("sqs", "deploy-runner-lost-events")
     (policy,) = main.of_type("AWS::SQS::QueuePolicy").values()
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
@@ -205,7 +205,7 @@ def test_ecs_events_reach_the_alias_and_are_not_lost(main: Stack) -> None:
 def test_an_event_that_the_function_cannot_handle_is_kept(main: Stack) -> None:
     (config,) = main.of_type("AWS::Lambda::EventInvokeConfig").values()
     assert (config["FunctionName"], config["Qualifier"]) == ("deploy-runner-watch-rollout", "live")
-    queue = arn("sqs", "deploy-runner-lost-rollout-events")
+    queue = arn("sqs", "deploy-runner-lost-events")
     assert config["DestinationConfig"] == {"OnFailure": {"Destination": queue}}
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from deploy_runner.cli.visitors import Visitors
 from deploy_runner.cli.walkthrough import Execution, StepFailed, Walkthrough
-from deploy_runner.domain.cost import deployment_cost
+from deploy_runner.domain.phases import cost
 
 APP, REPOSITORY_ID, ENVIRONMENT = "cineos", 1001, "dev"
 REPOSITORY = f"lightwave-media/{APP}"
@@ -221,14 +221,10 @@ class Demo:
             for group in groups.values():
                 spent = [p.seconds or 0 for p in execution.phases if p.name in group]
                 seconds.append(f"{sum(spent):.1f}" if spent else "–")
-            build = sum(p.seconds or 0 for p in execution.phases if p.name in RUNNERS)
             runner = next((RUNNERS[p.name] for p in execution.phases if p.name in RUNNERS), "–")
-            # A wait for the rollout is not a Lambda that runs: it answers, and events wake it for a moment.
-            functions = [p for p in execution.phases if p.name not in ("FindImage", "ReadDigest", *RUNNERS)]
-            lambda_seconds = sum(min(p.seconds or 0, 5) for p in functions)
-            cost = deployment_cost(execution.transitions, build, len(functions), lambda_seconds)
+            spent_dollars = cost(execution.phases, execution.transitions)
             table.add_row(
                 title, runner, execution.verdict, *seconds, f"{execution.seconds:.1f}",
-                str(execution.transitions), f"{cost:.4f}",
+                str(execution.transitions), f"{spent_dollars:.4f}",
             )  # fmt: skip
         return table

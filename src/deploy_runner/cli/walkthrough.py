@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.domain.phases import Phase, phases, transitions
 
 STACK = "deploy-runner"
 
@@ -29,14 +30,6 @@ class StepFailed(DeployRunnerError):
     """A command of the walk-through ended otherwise than it should."""
 
     exit_code = 1
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A state of the machine as it was passed through; `seconds` is None while it runs."""
-
-    name: str
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -353,8 +346,8 @@ class Walkthrough:
         return Execution(
             arn=arn,
             status=described["status"],
-            phases=_phases(events),
-            transitions=sum(event["type"].endswith("StateEntered") for event in events),
+            phases=phases(events),
+            transitions=transitions(events),
             seconds=seconds,
             error=described.get("error", ""),
             cause=described.get("cause", ""),
@@ -370,19 +363,3 @@ class Walkthrough:
         """What a browser would get."""
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own
             return str(response.read().decode()).strip()
-
-
-def _phases(events: list[dict[str, Any]]) -> tuple[Phase, ...]:
-    """Task states in the order in which they were entered, with their seconds; the running one has none yet."""
-    phases: list[Phase] = []
-    running: tuple[str, Any] | None = None
-    for event in events:
-        entered = event["type"].endswith("StateEntered")
-        ended = entered or event["type"] in ("TaskStateExited", "ExecutionAborted", "ExecutionTimedOut")
-        if running and ended:
-            phases[-1] = Phase(running[0], (event["timestamp"] - running[1]).total_seconds())
-            running = None
-        if event["type"] == "TaskStateEntered":
-            running = (event["stateEnteredEventDetails"]["name"], event["timestamp"])
-            phases.append(Phase(running[0], None))
-    return tuple(phases)

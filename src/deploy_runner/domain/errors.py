@@ -100,6 +100,18 @@ class TargetMisconfigured(DeployRunnerError):
     """The target lacks something, or does not let us: a role, a cluster, a service, a container."""
 
 
+class LockLost(DeployRunnerError):
+    """Something was to be changed for a deployment that is over, or that never had the right to."""
+
+
+class QueueFull(DeployRunnerError):
+    """Too many deployments wait already."""
+
+
+class Superseded(DeployRunnerError):
+    """A newer deployment to the same place came before this one could change anything."""
+
+
 class NothingDeployed(DeployRunnerError):
     """A task that was to deploy ended well, and left no revision of this deployment."""
 

@@ -5,12 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy_runner.domain.errors import RequestRejected, RolloutRolledBack, all_errors, one_line
+from deploy_runner.domain.errors import (
+    RequestRejected,
+    RolloutFailed,
+    RolloutRolledBack,
+    Superseded,
+    all_errors,
+    one_line,
+)
 from deploy_runner.domain.rollout import out_of_memory
 
-SUCCEEDED, FAILED, ROLLED_BACK = "SUCCEEDED", "FAILED", "ROLLED_BACK"
-REJECTED, TIMED_OUT = "REJECTED", "TIMED_OUT"
-VERDICTS = (SUCCEEDED, FAILED, ROLLED_BACK, REJECTED, TIMED_OUT)
+SUCCEEDED, FAILED, ROLLED_BACK, SUPERSEDED = "SUCCEEDED", "FAILED", "ROLLED_BACK", "SUPERSEDED"
+CANCELLED, REJECTED, TIMED_OUT = "CANCELLED", "REJECTED", "TIMED_OUT"
+VERDICTS = (SUCCEEDED, FAILED, ROLLED_BACK, SUPERSEDED, CANCELLED, REJECTED, TIMED_OUT)
 
 MAX_CAUSE = 1000  # a rejection lists its problems; a cause may hold 32,768
 MAX_PARSED = 300_000  # more than a state's output can hold
@@ -38,12 +45,17 @@ class FailedContainer:
 
 
 def outcome_of(
-    failure: object, timeouts: Mapping[str, Any] | None = None, log_line: str = "", note: object = None
+    failure: object,
+    timeouts: Mapping[str, Any] | None = None,
+    log_line: str = "",
+    note: object = None,
+    rollback: object = None,
 ) -> Outcome:
     """Return the outcome for the state machine's `failure` (null or state, error, cause). Total over anything.
 
     `timeouts` are the deployment's, in seconds; `log_line` is the last line of the runner task's log, if there is one;
-    `note` is what a person should know of a success, and becomes its cause.
+    `note` is what a person should know of a success, and becomes its cause. `rollback` is null where nothing was to be
+    taken back, else says whether the services run what they ran before ({restored, serves}).
     """
     if failure is None:
         return Outcome(SUCCEEDED, cause=one_line(_text(note), MAX_CAUSE))
@@ -51,7 +63,18 @@ def outcome_of(
         return Outcome(FAILED, "Unknown", "The state machine gave no failure that can be read.")
     state, error = _text(failure.get("state")), _text(failure.get("error")) or "Unknown"
     cause = _cause(state, error, failure, timeouts or {}, log_line)
-    return Outcome(verdict_of(error), one_line(error, 100), cause)
+    found = verdict_of(error)
+    if isinstance(rollback, Mapping):
+        restored, serves = rollback.get("restored") is True, one_line(_text(rollback.get("serves")), 300)
+        if error in _TAKEN_BACK:
+            found = ROLLED_BACK if restored else FAILED
+        if serves and serves not in cause:
+            cause = one_line(f"{cause[: MAX_CAUSE - len(serves) - 3].rstrip('.')}; {serves}", MAX_CAUSE)
+    return Outcome(found, one_line(error, 100), cause)
+
+
+# Failures of a rollout itself: whoever took it back, ECS or we.
+_TAKEN_BACK = (RolloutFailed.__name__, RolloutRolledBack.__name__)
 
 
 def verdict_of(error: str) -> str:
@@ -61,7 +84,24 @@ def verdict_of(error: str) -> str:
     known = all_errors().get(error)
     if known is not None and issubclass(known, RequestRejected):
         return REJECTED
-    return ROLLED_BACK if known is RolloutRolledBack else FAILED
+    return {RolloutRolledBack: ROLLED_BACK, Superseded: SUPERSEDED}.get(known, FAILED)  # type: ignore[arg-type]
+
+
+def outcome_of_execution(status: str, error: str, cause: str, output: str) -> Outcome:
+    """Return the outcome of an execution that ended without its verdict written, from what it says of itself. Total."""
+    said = one_line(cause, MAX_CAUSE - 100)
+    if status == "ABORTED":
+        who = f": {said}" if said else ""
+        return Outcome(CANCELLED, error or "Cancelled", f"The execution was stopped{who}.")
+    if status == "TIMED_OUT":
+        return Outcome(TIMED_OUT, error or "States.Timeout", "The execution did not end within its time.")
+    if status == "SUCCEEDED":
+        told = _parsed(output)
+        note = told.get("cause") if isinstance(told, Mapping) else ""
+        return Outcome(SUCCEEDED, cause=one_line(_text(note), MAX_CAUSE))
+    return Outcome(
+        verdict_of(error), one_line(error, 100) or "Unknown", said or "The execution failed without a cause."
+    )
 
 
 def failed_container(failure: object) -> FailedContainer | None:

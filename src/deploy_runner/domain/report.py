@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy_runner.domain.errors import RolloutError, TargetMisconfigured, all_errors, one_line
-from deploy_runner.domain.outcome import SUCCEEDED, Outcome
+from deploy_runner.domain.outcome import CANCELLED, SUCCEEDED, SUPERSEDED, TIMED_OUT, Outcome
 
 EVENT_SOURCE = "deploy-runner"
 EVENT_TYPE = "Deployment Outcome"
@@ -41,7 +41,7 @@ def report(deployment: Mapping[str, Any] | None, outcome: Outcome, execution_arn
         detail |= {key: deployment[key] for key in ("id", "app", "environment", "action", "ref", "sha", "repository")}
     return Report(
         github_state=_github_state(outcome),
-        conclusion="success" if good else "failure",
+        conclusion=_CONCLUSIONS.get(outcome.verdict, "failure"),
         title=f"{what}: {outcome.verdict}",
         description=one_line(outcome.cause if outcome.cause else line, MAX_DESCRIPTION),
         summary=_markdown(deployment or {}, outcome, execution_arn),
@@ -71,12 +71,21 @@ def console_url(execution_arn: str) -> str:
 
 
 def _github_state(outcome: Outcome) -> str:
-    """Return GitHub's word: `failure` where the app or its settings failed, `error` where we or AWS did."""
+    """Return GitHub's word: `failure` where the app or its settings failed, `error` where we or AWS did.
+
+    What nobody has to mend is `inactive`.
+    """
+    if outcome.verdict in (SUPERSEDED, CANCELLED):
+        return "inactive"
     if outcome.verdict == SUCCEEDED:
         return "success"
     known = all_errors().get(outcome.error)
     theirs = known is not None and issubclass(known, RolloutError | TargetMisconfigured)
     return "failure" if theirs or outcome.error in ("States.TaskFailed", "States.Timeout") else "error"
+
+
+# docs.github.com/en/rest/checks/runs: what a completed check run may conclude with
+_CONCLUSIONS = {SUCCEEDED: "success", SUPERSEDED: "neutral", CANCELLED: "cancelled", TIMED_OUT: "timed_out"}
 
 
 def _markdown(deployment: Mapping[str, Any], outcome: Outcome, execution_arn: str) -> str:

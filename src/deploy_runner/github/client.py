@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from deploy_runner.domain.errors import one_line
 from deploy_runner.github.api import Api, repository_path
@@ -207,6 +208,23 @@ class GitHub:
         body |= {"log_url": log_url} if log_url else {}
         body |= {"environment_url": environment_url} if environment_url else {}
         self._post(repository, DEPLOYMENTS, body, "deployments", github_deployment_id, "statuses")
+
+    def deployment_state(self, repository: str, github_deployment_id: int) -> str | None:
+        """Return the newest state of a deployment, None where none was set."""
+        query = f"?per_page={PER_PAGE}"
+        with _expected(repository):
+            given = self._get(repository, DEPLOYMENTS, "deployments", github_deployment_id, "statuses", query=query)
+            return str(given[0]["state"]) if given else None  # the newest comes first
+
+    def find_check_run(self, repository: str, sha: str, name: str, external_id: str) -> int | None:
+        """Return the number of our check run on a commit, by the id that we gave it; None where there is none."""
+        query = f"check_name={quote(name, safe='')}&filter=all&"
+        with _expected(repository):
+            for page in self._pages(repository, CHECK_RUNS, "commits", sha, "check-runs", query=query):
+                for run in page["check_runs"]:
+                    if run.get("external_id") == external_id:
+                        return int(run["id"])
+        return None
 
     def create_check_run(
         self, repository: str, sha: str, name: str, *, conclusion: str | None, title: str, summary: str,
