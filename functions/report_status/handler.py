@@ -5,6 +5,7 @@ from typing import Any
 from deploy_runner.domain.outcome import Outcome
 from functions.observability import count, follow, logger, metrics
 from functions.report_status import tell
+from functions.table import deployments
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -12,6 +13,8 @@ from functions.report_status import tell
 def lambda_handler(event: dict[str, Any], context: Any) -> None:
     """Take {step, deployment, execution} with step `queued`; `rollback` with `failure`; `outcome` with `outcome`."""
     deployment, execution = event["deployment"], event["execution"]
+    if not deployment and (accepted := deployments().find(execution["name"])):
+        deployment = accepted.deployment  # written down, and then its function was killed
     if deployment:
         follow(deployment["id"], app=deployment["app"], environment=deployment["environment"])
     if event["step"] == "queued":
