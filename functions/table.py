@@ -16,7 +16,7 @@ def deployments() -> Deployments:
 
 
 def send_answers(answers: Iterable[Answer]) -> None:
-    """Send answers to waiting deployments and forget them. One that waits no longer is cleaned up, so that it is over."""
+    """Send answers to waiting deployments and forget them. One that waits no longer is cleaned up: it may be over."""
     for answer in answers:
         logger.info("answer", extra={"to": answer.deployment_id, "with": answer.error or "go on"})
         if not send(client("stepfunctions"), answer):

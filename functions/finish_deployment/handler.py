@@ -19,9 +19,9 @@ WRITER = "finish_deployment"
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Take {execution, failure, note, rollback, digest}. Return the verdict that stands, and whether it is ours to tell.
+    """Take {execution, deployment, failure, note, rollback, digest}. Return {verdict, error, cause, tell}.
 
-    {verdict, error, cause, tell}: another may have ended the deployment before, and told of it.
+    It is the verdict that stands: another may have ended the deployment before, and told of it; then `tell` is false.
     """
     execution = event["execution"]
     follow(execution["name"])

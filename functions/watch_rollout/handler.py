@@ -12,16 +12,17 @@ from functions.observability import count, follow, logger, metrics
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: Any) -> None:
-    """Take a wait ({task_token, execution, deployment, rollouts}) or an event of ECS."""
+    """Take a wait ({task_token, execution, deployment, rollouts}), an event of ECS, or the sweeper's {services}."""
     count("RolloutsRead")
     waits = Waits(client("dynamodb"), os.environ["DEPLOYMENTS_TABLE"])
     if "task_token" in event:
         wait = Wait.of_state(event)
         waits.store(wait)
         return _settle(wait, waits, None)
-    errors = []
     hinted = hint(event)
-    for wait in waits.of_service(hinted.service_arn) if hinted else []:
+    services = [hinted.service_arn] if hinted else event.get("services", [])
+    errors = []
+    for wait in [wait for service in services for wait in waits.of_service(service)]:
         try:
             _settle(wait, waits, hinted.service_arn if hinted and hinted.ended else None)
         except Exception as error:  # one target that cannot be read does not hold up the others

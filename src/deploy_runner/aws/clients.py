@@ -1,7 +1,7 @@
 """Clients of AWS, made when first used: an import costs nothing. The endpoint comes from the environment alone."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +12,7 @@ from deploy_runner.domain.errors import AwsUnavailable, DeployRunnerError, Targe
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
     from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
 
 SESSION_SECONDS = 900  # the least that AssumeRole gives
 RENEW_BEFORE = 180
@@ -43,10 +44,17 @@ TRANSIENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TargetClients:
-    """Clients that act as a target's role, in its account and region."""
+    """Clients that act as a target's role, in its account and region. Only some apps have schedules."""
 
     ecs: "ECSClient"
     logs: "CloudWatchLogsClient"
+    make_scheduler: "Callable[[], EventBridgeSchedulerClient] | None" = None
+
+    @property
+    def scheduler(self) -> "EventBridgeSchedulerClient":
+        """Return a new client of EventBridge Scheduler."""
+        assert self.make_scheduler
+        return self.make_scheduler()
 
 
 @cache
@@ -108,7 +116,7 @@ def _assume(role_arn: str, region: str, session_name: str) -> TargetClients:
             config=_config(),
         )
 
-    return TargetClients(make("ecs"), make("logs"))
+    return TargetClients(make("ecs"), make("logs"), lambda: make("scheduler"))
 
 
 @contextmanager

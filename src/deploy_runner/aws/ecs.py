@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from deploy_runner.aws.clients import aws_errors, code_of
-from deploy_runner.aws.logs import last_line
-from deploy_runner.domain.errors import AwsUnavailable, NothingDeployed, TargetMisconfigured
+from deploy_runner.aws.logs import last_lines
+from deploy_runner.domain.errors import AwsUnavailable, NothingDeployed, RolloutReplaced, TargetMisconfigured
 from deploy_runner.domain.redact import redacted
 from deploy_runner.domain.rollout import (
     Deployment,
@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
     from mypy_boto3_logs import CloudWatchLogsClient
 
-# The state machine ends within two hours, so a rollout of ours is never older; the third allows for clocks.
-OLDEST_ROLLOUT = timedelta(hours=3)
+# The state machine ends within six hours, so a rollout of ours is never older; the seventh allows for clocks.
+OLDEST_ROLLOUT = timedelta(hours=7)
 MAX_NEWEST_READ = 10  # of one family, in search of what was registered a moment ago
 MAX_REVISIONS_READ = 100  # of one family, in search of one that we did not register
 MAX_STOPPED_READ = 100  # DescribeTasks takes no more
+MAX_EVENTS = 20  # of a service, for a report; ECS has the newest hundred
 
 Described = tuple[dict[str, Any], Tags]
 
@@ -92,23 +93,107 @@ def register_revision(
 ) -> Rollout:
     """Register the revision of one service for this deployment, unless that was done already; return its rollout.
 
-    `service` is an entry of the deployment's target: name and containers.
+    `service` is an entry of the deployment's target: name and containers. Where the deployment names the very revisions
+    that it goes back to, there is nothing to register.
     """
-    target = deployment["target"]
-    found = describe_service(ecs, target["cluster"], service["name"])
+    target, name = deployment["target"], str(service["name"])
+    found = describe_service(ecs, target["cluster"], name)
     current = str(found["taskDefinition"])
-    registered = _registered(ecs, deployment, str(service["name"]), current)
+    if deployment.get("exact"):
+        return _exact(ecs, deployment, found)
+    registered = _registered(ecs, deployment, name, current)
     if registered:
-        return _rollout(target, found, *registered)
+        return _rollout(target, found, *registered, digest)
+    family_only = target["task_definition_base"] == "family"
     base, base_tags = _base(ecs, deployment, current)
-    family_base = base["taskDefinitionArn"] if target["task_definition_base"] == "family" else None
-    tags = our_tags(deployment, str(service["name"]), family_base) | {PREVIOUS_TAG: str(_number(current))}
+    ours = _register(ecs, deployment, service, digest, base, base_tags, current, family_only=family_only)
+    return Rollout(name, str(found["serviceArn"]), str(target["cluster"]), ours, current, digest=digest)
+
+
+def register_scheduled(
+    ecs: "ECSClient", deployment: Mapping[str, Any], schedule: Mapping[str, Any], current: str, digest: str
+) -> Rollout:
+    """Register the revision of a scheduled task, as for a service; `current` is the ARN of what the schedule runs."""
+    name = f"{schedule['group']}/{schedule['name']}"
+    base = describe_definition(ecs, current)
+    if is_of(base[1], str(deployment["id"]), name):  # the schedule runs it already
+        number = tag_of(base[1], PREVIOUS_TAG)
+        return Rollout("", "", "", current, f"{current.rpartition(':')[0]}:{number}", schedule=name)
+    registered = _registered(ecs, deployment, name, current)
+    if registered:
+        return Rollout("", "", "", str(registered[0]["taskDefinitionArn"]), current, schedule=name)
+    ours = _register(ecs, deployment, {**schedule, "name": name}, digest, *base, current, family_only=False)
+    return Rollout("", "", "", ours, current, schedule=name)
+
+
+def _register(
+    ecs: "ECSClient",
+    deployment: Mapping[str, Any],
+    of: Mapping[str, Any],
+    digest: str,
+    base: dict[str, Any],
+    base_tags: Tags,
+    current: str,
+    *,
+    family_only: bool,
+) -> str:
+    """Register a copy of `base` with the image in the containers of a service or schedule. Return its ARN."""
+    tags = our_tags(deployment, str(of["name"]), base["taskDefinitionArn"] if family_only else None)
     image = f"{deployment['image']['repository_uri']}@{digest}"
-    revision = new_revision(base, base_tags, service["containers"], image, tags)
+    revision = new_revision(base, base_tags, of["containers"], image, tags | {PREVIOUS_TAG: str(_number(current))})
     remedy = "Let the target's role register and tag task definitions, and pass the roles of this one"
     with aws_errors(f"The target must take a new revision of {base.get('family')}", remedy):
-        ours = ecs.register_task_definition(**revision)["taskDefinition"]["taskDefinitionArn"]
-    return Rollout(str(service["name"]), str(found["serviceArn"]), str(target["cluster"]), ours, current)
+        return str(ecs.register_task_definition(**revision)["taskDefinition"]["taskDefinitionArn"])
+
+
+def _exact(ecs: "ECSClient", deployment: Mapping[str, Any], service: Mapping[str, Any]) -> Rollout:
+    """Return the rollout of a revision that ran before. Raises TargetMisconfigured where it is not there any more."""
+    name = str(service["serviceName"])
+    wanted = deployment["exact"].get(name)
+    rule = f"The deployment {deployment['origin']['deployment']} must have left an ACTIVE revision for {name}"
+    remedy = "Roll back without `exact`: its image, on today's task definition"
+    if wanted is None:
+        raise TargetMisconfigured(rule, None, remedy)
+    definition, _ = describe_definition(ecs, wanted)
+    if definition.get("status") != "ACTIVE":  # ECS takes no other: API_UpdateService.html
+        raise TargetMisconfigured(rule, f"{wanted} is {definition.get('status')}", remedy)
+    # What was rolled out earlier under the same revision is not this rollout.
+    since = datetime.fromisoformat(deployment["started_at"]).timestamp()
+    current = str(service["taskDefinition"])
+    cluster = str(deployment["target"]["cluster"])
+    return Rollout(name, str(service["serviceArn"]), cluster, wanted, current, since=since)
+
+
+def release_arguments(ecs: "ECSClient", deployment: Mapping[str, Any], rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Return the arguments of RunTask for the app's release command: the new revision where its service runs.
+
+    In the names that Step Functions takes: docs.aws.amazon.com/step-functions/latest/dg/connect-ecs.html
+    """
+    release, target = deployment["release"], deployment["target"]
+    rollout = next(each for each in rollouts if each.service == release["service"])
+    service = describe_service(ecs, target["cluster"], rollout.service)
+    override = {"Name": release["container"], "Command": release["command"]}
+    arguments: dict[str, Any] = {
+        "Cluster": target["cluster"],
+        "TaskDefinition": rollout.task_definition,
+        "Group": deployment["id"],
+        "Overrides": {"ContainerOverrides": [override]},
+        "EnableECSManagedTags": True,
+    }
+    network = service.get("networkConfiguration", {}).get("awsvpcConfiguration")
+    if network:
+        pascal = {f"{key[0].upper()}{key[1:]}": value for key, value in network.items()}
+        arguments["NetworkConfiguration"] = {"AwsvpcConfiguration": pascal}
+    providers = service.get("capacityProviderStrategy")
+    if providers:
+        arguments["CapacityProviderStrategy"] = [
+            {f"{key[0].upper()}{key[1:]}": value for key, value in each.items()} for each in providers
+        ]
+    else:
+        arguments["LaunchType"] = service.get("launchType", "FARGATE")
+    if service.get("platformVersion"):
+        arguments["PlatformVersion"] = service["platformVersion"]
+    return arguments
 
 
 def find_rollout(
@@ -138,12 +223,22 @@ def find_rollout(
     return rollout
 
 
-def _rollout(target: Mapping[str, Any], service: Mapping[str, Any], definition: dict[str, Any], tags: Tags) -> Rollout:
+def digest_of(ecs: "ECSClient", rollout: Rollout, container: str) -> str:
+    """Return the digest that a container of a rollout's revision runs; empty where it names none."""
+    definition, _ = describe_definition(ecs, rollout.task_definition)
+    images = {c.get("name"): str(c.get("image", "")) for c in definition.get("containerDefinitions", [])}
+    return images.get(container, "").partition("@")[2]
+
+
+def _rollout(
+    target: Mapping[str, Any], service: Mapping[str, Any], definition: dict[str, Any], tags: Tags, digest: str = ""
+) -> Rollout:
     """Return the rollout of a revision of ours that is registered already."""
     ours = str(definition["taskDefinitionArn"])
     number = tag_of(tags, PREVIOUS_TAG)
     previous = f"{ours.rpartition(':')[0]}:{number}" if number else None
-    return Rollout(str(service["serviceName"]), str(service["serviceArn"]), str(target["cluster"]), ours, previous)
+    name, cluster = str(service["serviceName"]), str(target["cluster"])
+    return Rollout(name, str(service["serviceArn"]), cluster, ours, previous, digest=digest)
 
 
 def _registered(
@@ -216,13 +311,23 @@ def _number(arn: str) -> int:
 
 
 def update_service(ecs: "ECSClient", rollout: Rollout) -> None:
-    """Start the rollout, unless a first try did: whatever became of it since is not undone by a second."""
+    """Start the rollout, unless a first try did: whatever became of it since is not undone by a second.
+
+    Raises RolloutReplaced where ECS works towards another revision right after.
+    """
     seen = observe(ecs, rollout)
     if is_visible(rollout, seen):
         return
+    place = f"{rollout.cluster}/{rollout.service}"
     remedy = "Let the target's role update this service; its tag must name the environment"
-    with aws_errors(f"The service {rollout.cluster}/{rollout.service} must take the new revision", remedy):
-        ecs.update_service(cluster=rollout.cluster, service=rollout.service, taskDefinition=rollout.task_definition)
+    with aws_errors(f"The service {place} must take the new revision", remedy):
+        service = ecs.update_service(
+            cluster=rollout.cluster, service=rollout.service, taskDefinition=rollout.task_definition
+        )["service"]
+    primary = next((d for d in service.get("deployments", []) if d.get("status") == "PRIMARY"), None)
+    if primary and primary.get("taskDefinition") != rollout.task_definition:
+        rule = f"The service {place} must work towards our revision after its update"
+        raise RolloutReplaced(rule, primary.get("taskDefinition"), "Someone else changes it as well; deploy again")
 
 
 # --- read -------------------------------------------------------------------------------------------------------------
@@ -237,7 +342,7 @@ def observe(ecs: "ECSClient", rollout: Rollout, now: datetime | None = None) -> 
     with aws_errors(f"The rollout of {rollout.cluster}/{rollout.service} must be readable", remedy):
         services = ecs.describe_services(cluster=rollout.cluster, services=[rollout.service])["services"]
         listed = _list_service_deployments(ecs, rollout, (now or datetime.now(UTC)) - OLDEST_ROLLOUT)
-        definitions = _definitions(ecs, [str(d.get("targetServiceRevisionArn") or "") for d in listed])
+        revisions = _revisions(ecs, [str(d.get("targetServiceRevisionArn") or "") for d in listed])
     service = cast(dict[str, Any], services[0]) if services else {}
     breaker = service.get("deploymentConfiguration", {}).get("deploymentCircuitBreaker", {})
     return Observed(
@@ -248,13 +353,18 @@ def observe(ecs: "ECSClient", rollout: Rollout, now: datetime | None = None) -> 
             ServiceDeployment(
                 arn=str(d.get("serviceDeploymentArn", "")),
                 status=str(d.get("status", "")),
-                task_definition=definitions.get(str(d.get("targetServiceRevisionArn"))),
+                task_definition=revisions.get(str(d.get("targetServiceRevisionArn")), (None, ()))[0],
+                digests=revisions.get(str(d.get("targetServiceRevisionArn")), (None, ()))[1],
                 reason=str(d.get("statusReason") or ""),
                 created_at=d["createdAt"].timestamp() if d.get("createdAt") else 0.0,
             )
             for d in listed
         ),
         circuit_breaker=bool(breaker.get("enable")),
+        events=tuple(
+            (event["createdAt"].timestamp() if event.get("createdAt") else 0.0, str(event.get("message", "")))
+            for event in service.get("events", [])[:MAX_EVENTS]
+        ),
     )
 
 
@@ -276,14 +386,16 @@ def _list_service_deployments(ecs: "ECSClient", rollout: Rollout, after: datetim
         token = {"nextToken": page["nextToken"]}
 
 
-def _definitions(ecs: "ECSClient", revisions: Sequence[str]) -> dict[str, str]:
-    """Return the task definition of each service revision; twenty are asked for at a time."""
-    wanted = sorted({revision for revision in revisions if revision})
-    found: dict[str, str] = {}
-    for start in range(0, len(wanted), 20):
-        answer = ecs.describe_service_revisions(serviceRevisionArns=wanted[start : start + 20])
+def _revisions(ecs: "ECSClient", wanted: Sequence[str]) -> dict[str, tuple[str | None, tuple[str, ...]]]:
+    """Return the task definition and the resolved image digests of each service revision, asked for by twenties."""
+    arns = sorted({revision for revision in wanted if revision})
+    found: dict[str, tuple[str | None, tuple[str, ...]]] = {}
+    for start in range(0, len(arns), 20):
+        answer = ecs.describe_service_revisions(serviceRevisionArns=arns[start : start + 20])
         for revision in answer.get("serviceRevisions", []):
-            found[str(revision.get("serviceRevisionArn"))] = str(revision.get("taskDefinition"))
+            digests = (str(image.get("imageDigest") or "") for image in revision.get("containerImages", []))
+            arn, definition = str(revision.get("serviceRevisionArn")), revision.get("taskDefinition")
+            found[arn] = (definition, tuple(digest for digest in digests if digest))
     return found
 
 
@@ -306,29 +418,41 @@ def stopped_tasks(ecs: "ECSClient", rollout: Rollout) -> list[StoppedTask]:
             cluster=rollout.cluster, serviceName=rollout.service, desiredStatus="STOPPED", maxResults=MAX_STOPPED_READ
         )["taskArns"]
         tasks = ecs.describe_tasks(cluster=rollout.cluster, tasks=arns)["tasks"] if arns else []
-    ours = [cast(dict[str, Any], t) for t in tasks if t.get("taskDefinitionArn") == rollout.task_definition]
     never = datetime.min.replace(tzinfo=UTC)
+    ours = [
+        cast(dict[str, Any], task)
+        for task in tasks
+        if task.get("taskDefinitionArn") == rollout.task_definition
+        and (not rollout.since or task.get("createdAt", never).timestamp() >= rollout.since)
+    ]
     ours.sort(key=lambda task: task.get("stoppedAt") or task.get("createdAt") or never, reverse=True)
     return [stopped_task(task) for task in ours]
 
 
-def last_words(ecs: "ECSClient", logs: "CloudWatchLogsClient", rollout: Rollout, stopped: Sequence[StoppedTask]) -> str:
-    """Return the last line that a stopped container logged, without values of its environment; empty if none is found.
+def last_words(
+    ecs: "ECSClient", logs: "CloudWatchLogsClient", rollout: Rollout, stopped: Sequence[StoppedTask]
+) -> list[str]:
+    """Return the last lines that a stopped container logged, without values of its environment; none if none is found.
 
-    What fails here costs the line alone: the verdict stands without it.
+    What fails here costs the lines alone: the verdict stands without them.
     """
-    task = next((task for task in stopped if task.container and task.exit_code), None)
-    if task is None:
-        return ""
+    task = next((task for task in stopped if task.container and task.exit_code is not None), None)
+    return words_of(ecs, logs, rollout.task_definition, task.container or "", task.task_id) if task else []
+
+
+def words_of(
+    ecs: "ECSClient", logs: "CloudWatchLogsClient", task_definition: str, container: str, task_id: str
+) -> list[str]:
+    """Return the last lines that a container of a task logged, as `last_words` does."""
     try:
-        definition, _ = describe_definition(ecs, rollout.task_definition)
+        definition, _ = describe_definition(ecs, task_definition)
     except (AwsUnavailable, TargetMisconfigured):
-        return ""
+        return []
     named: dict[Any, dict[str, Any]] = {c.get("name"): c for c in definition.get("containerDefinitions", [])}
-    container = named.get(task.container, {})
-    options = container.get("logConfiguration", {}).get("options", {})
+    defined = named.get(container, {})
+    options = defined.get("logConfiguration", {}).get("options", {})
     group, prefix = options.get("awslogs-group"), options.get("awslogs-stream-prefix")
     if not group or not prefix:
-        return ""
-    line = last_line(logs, group, f"{prefix}/{task.container}/{task.task_id}")
-    return redacted(line, {e["name"]: e["value"] for e in container.get("environment", []) if e.get("name")})
+        return []
+    environment = {e["name"]: e["value"] for e in defined.get("environment", []) if e.get("name")}
+    return [redacted(line, environment) for line in last_lines(logs, group, f"{prefix}/{container}/{task_id}")]

@@ -4,23 +4,31 @@ A token is stored, then the rollout is read, then perhaps answered, so that no e
 handlers may come twice and at once: Step Functions takes only the first answer.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deploy_runner.aws.clients import TargetClients, aws_errors, code_of
+from deploy_runner.aws.deployments import record_key
 from deploy_runner.aws.ecs import last_words, observe, stopped_tasks
+from deploy_runner.aws.tokens import send_failure, send_success
 from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.domain.failure_report import failure_report
+from deploy_runner.domain.rollback import Over, next_step
+from deploy_runner.domain.rollback import combine as combine_steps
 from deploy_runner.domain.rollout import (
     Failed,
     Observed,
     Pending,
     Rollout,
+    StoppedTask,
     Succeeded,
     Verdict,
     combine,
+    hopeless,
     is_visible,
     reason,
     verdict,
@@ -33,9 +41,6 @@ if TYPE_CHECKING:
 # What is read right after an update or an event may be old by seconds.
 READ_AGAIN_AFTER = (0.2, 0.5, 1.0, 2.0, 3.0, 4.0)
 KEPT_AFTER_TIMEOUT = 24 * 3600
-# What Step Functions says of a token that was answered, timed out, or whose execution has ended:
-# docs.aws.amazon.com/step-functions/latest/apireference/API_SendTaskSuccess.html
-ANSWERED_ALREADY = ("TaskTimedOut", "TaskDoesNotExist", "InvalidToken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +53,16 @@ class Wait:
     target: Mapping[str, str]
     rollouts: tuple[Rollout, ...]
     timeout_seconds: int = 0
+    record: Mapping[str, str] = field(default_factory=dict)  # what the key of the deployment's record is made of
+    rollback: bool = False  # what is waited for is the way back
 
     def to_json(self) -> str:
         """Return all of it as JSON."""
-        rollouts = [asdict(rollout) for rollout in self.rollouts]
-        own = {"token": self.task_token, "execution": self.execution_arn, "deployment": self.deployment_id}
-        return json.dumps({**own, "target": dict(self.target), "rollouts": rollouts})
+        return json.dumps(asdict(self))
 
     @classmethod
     def of_state(cls, event: Mapping[str, Any]) -> "Wait":
-        """Read what the state WaitForStable sends: task_token, execution, deployment, rollouts."""
+        """Read what a waiting state sends: task_token, execution, deployment, rollouts; rollback on the way back."""
         deployment, target = event["deployment"], event["deployment"]["target"]
         return cls(
             event["task_token"],
@@ -66,13 +71,15 @@ class Wait:
             {"role_arn": target["role_arn"], "region": target["region"]},
             tuple(Rollout(**rollout) for rollout in event["rollouts"]),
             deployment["timeouts"]["rollout"],
+            {key: deployment[key] for key in ("app", "environment", "started_at", "id")},
+            bool(event.get("rollback")),
         )
 
     @classmethod
     def from_json(cls, text: str) -> "Wait":
         """Read what to_json wrote."""
-        d = json.loads(text)
-        return cls(d["token"], d["execution"], d["deployment"], d["target"], tuple(Rollout(**r) for r in d["rollouts"]))
+        given = json.loads(text)
+        return cls(**given | {"rollouts": tuple(Rollout(**rollout) for rollout in given["rollouts"])})
 
 
 class Waits:
@@ -106,6 +113,17 @@ class Waits:
             )
             return [Wait.from_json(item["wait"]["S"]) for page in pages for item in page["Items"]]
 
+    def keep_report(self, wait: Wait, report: str) -> None:
+        """Keep a longer report with the history. Nothing depends on it, so whatever fails here is left at that."""
+        with contextlib.suppress(Exception):
+            self._dynamodb.update_item(
+                TableName=self._table,
+                Key=record_key(wait.record),
+                UpdateExpression="SET report = :report",
+                ConditionExpression="attribute_exists(pk)",
+                ExpressionAttributeValues={":report": {"S": report}},
+            )
+
     def forget(self, wait: Wait) -> None:
         """Delete a token, but not a newer one in its place."""
         for rollout in wait.rollouts:
@@ -137,22 +155,44 @@ def settle(
     waits: Waits,
     ended: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Verdict:
-    """Read the rollouts of a stored wait; if they have a verdict, answer its token and forget it. Return the verdict.
+) -> Verdict | Over:
+    """Read the rollouts of a stored wait; if that is an end, answer its token and forget it. Return what was found.
 
     `ended` is the ARN of a service of which an event said that it ended. While ECS says otherwise, does not know our
     revision yet, or has no task to start, what was read may be old and is read again for some seconds.
     """
     for pause in (*READ_AGAIN_AFTER, None):
         seen = [(rollout, observe(clients.ecs, rollout)) for rollout in wait.rollouts]
-        verdicts = [verdict(*pair) for pair in seen]
+        if wait.rollback:
+            over = combine_steps([next_step(*pair) for pair in seen])
+            if over:
+                send_success(states, wait.task_token, asdict(over))
+                waits.forget(wait)
+                return over
+            verdicts: list[Verdict] = [Pending() for _ in seen]
+        else:
+            verdicts = [_judge(clients, *pair) for pair in seen]
         found = combine(verdicts)
         if not isinstance(found, Pending) or pause is None or not _may_be_old(seen, verdicts, ended):
             break
         sleep(pause)
-    if not isinstance(found, Pending):
-        answer(states, wait.task_token, found, _cause(clients, seen, verdicts))
+    if isinstance(found, Succeeded):
+        output = {"verdict": "SUCCEEDED"} | ({"note": found.note} if found.note else {})
+        send_success(states, wait.task_token, output)
         waits.forget(wait)
+    elif isinstance(found, Failed):
+        cause, report = _why(clients, seen, verdicts)
+        send_failure(states, wait.task_token, found.error.__name__, cause)
+        waits.forget(wait)
+        waits.keep_report(wait, report)  # after the answer, which it must not hold up
+    return found
+
+
+def _judge(clients: TargetClients, rollout: Rollout, seen: Observed) -> Verdict:
+    """Return the verdict for one rollout, also where ECS has none yet and there is no hope."""
+    found = verdict(rollout, seen)
+    if isinstance(found, Pending) and is_visible(rollout, seen):
+        return hopeless(rollout, seen, _stopped(clients, rollout)) or found
     return found
 
 
@@ -165,27 +205,21 @@ def _may_be_old(seen: Sequence[tuple[Rollout, Observed]], verdicts: Sequence[Ver
     )
 
 
-def _cause(clients: TargetClients, seen: Sequence[tuple[Rollout, Observed]], verdicts: Sequence[Verdict]) -> str:
+def _stopped(clients: TargetClients, rollout: Rollout) -> list[StoppedTask]:
+    try:
+        return stopped_tasks(clients.ecs, rollout)
+    except DeployRunnerError:  # a verdict stands without its reason
+        return []
+
+
+def _why(
+    clients: TargetClients, seen: Sequence[tuple[Rollout, Observed]], verdicts: Sequence[Verdict]
+) -> tuple[str, str]:
+    """Return the line and the report on the first rollout that failed."""
     for (rollout, observed), found in zip(seen, verdicts, strict=True):
         if isinstance(found, Failed):
-            try:
-                stopped = stopped_tasks(clients.ecs, rollout)
-            except DeployRunnerError:  # the verdict stands without its reason
-                stopped = []
-            line = last_words(clients.ecs, clients.logs, rollout, stopped)
-            return reason(rollout, observed, found, stopped, line)
-    return ""
-
-
-def answer(states: "SFNClient", task_token: str, found: Verdict, cause: str) -> None:
-    """Answer a token with a verdict; one that was answered before, or waits no longer, is left at that."""
-    try:
-        with aws_errors("The function must be able to answer task tokens", "Deploy the stack again"):
-            if isinstance(found, Failed):
-                states.send_task_failure(taskToken=task_token, error=found.error.__name__, cause=cause)
-            elif isinstance(found, Succeeded):
-                output = {"verdict": "SUCCEEDED", **({"note": found.note} if found.note else {})}
-                states.send_task_success(taskToken=task_token, output=json.dumps(output))
-    except DeployRunnerError as error:
-        if not isinstance(error.__cause__, Exception) or code_of(error.__cause__) not in ANSWERED_ALREADY:
-            raise
+            stopped = _stopped(clients, rollout)
+            lines = last_words(clients.ecs, clients.logs, rollout, stopped)
+            line = reason(rollout, observed, found, stopped, lines[-1] if lines else "")
+            return line, failure_report(rollout, observed, found, stopped, lines)
+    return "", ""

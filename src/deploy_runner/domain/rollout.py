@@ -28,13 +28,19 @@ FAILED_TASKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What UpdateService was called for."""
+    """What UpdateService was called for, or UpdateSchedule: then `schedule` is its group and name.
+
+    `since` is for a revision that may have been rolled out before: what is older, in seconds since 1970, is not ours.
+    """
 
     service: str
     service_arn: str
     cluster: str
     task_definition: str
     previous_task_definition: str | None = None
+    schedule: str = ""
+    since: float = 0.0
+    digest: str = ""  # of the image that its containers run
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class ServiceDeployment:
     task_definition: str | None
     reason: str = ""
     created_at: float = 0.0
+    digests: tuple[str, ...] = ()  # of the images that ECS resolved for it; none where it tells none
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Observed:
     deployments: tuple[Deployment, ...] = ()
     service_deployments: tuple[ServiceDeployment, ...] = ()
     circuit_breaker: bool = False
+    events: tuple[tuple[float, str], ...] = ()  # the service's own, the newest first: seconds since 1970 and message
 
     @property
     def primary(self) -> Deployment | None:
@@ -106,9 +114,20 @@ class Failed:
 
 
 def is_visible(rollout: Rollout, seen: Observed) -> bool:
-    """Return whether this reading knows our revision at all; right after an update it may not yet."""
-    known = [d.task_definition for d in seen.deployments] + [d.task_definition for d in seen.service_deployments]
-    return rollout.task_definition in known
+    """Return whether this reading knows our rollout at all; right after an update it may not yet."""
+    # A revision that was rolled out before may still drain: then only what ECS works towards is ours.
+    known = [d for d in seen.deployments if not rollout.since or d.status == "PRIMARY"]
+    return bool(of_ours(rollout, seen)) or rollout.task_definition in [d.task_definition for d in known]
+
+
+def of_ours(rollout: Rollout, seen: Observed) -> list[ServiceDeployment]:
+    """Return the service deployments that are this rollout, the newest last."""
+    ours = [
+        d
+        for d in seen.service_deployments
+        if d.task_definition == rollout.task_definition and d.created_at >= rollout.since
+    ]
+    return sorted(ours, key=lambda d: d.created_at)
 
 
 Verdict = Pending | Succeeded | Failed
@@ -124,14 +143,16 @@ def verdict(rollout: Rollout, seen: Observed) -> Verdict:
     """
     if seen.service_status in ("INACTIVE", "DRAINING"):
         return Failed(RolloutFailed, "the service was deleted")
-    ours = [d for d in seen.service_deployments if d.task_definition == rollout.task_definition]
+    ours = of_ours(rollout, seen)
     if ours:
-        return _by_service_deployment(rollout, seen, max(ours, key=lambda d: d.created_at))
+        return _by_service_deployment(rollout, seen, ours[-1])
     return _by_primary(rollout, seen)
 
 
 def _by_service_deployment(rollout: Rollout, seen: Observed, ours: ServiceDeployment) -> Verdict:
     if ours.status == "SUCCESSFUL":
+        if rollout.digest and ours.digests and rollout.digest not in ours.digests:
+            return Failed(RolloutFailed, f"it runs {ours.digests[0][:19]} instead of {rollout.digest[:19]}")
         return Succeeded(_NOT_EXERCISED if seen.desired == 0 else "")
     if ours.status in _ROLLED_BACK:
         return Failed(RolloutRolledBack, f"ECS rolled back{_because(ours.reason)}")
@@ -220,6 +241,38 @@ def stopped_task(task: Mapping[str, Any]) -> StoppedTask:
     return StoppedTask(task_id, codes[0].get("name") if codes else None, None, stopped)
 
 
+# Words of ECS for what another try may not meet again, whatever it stands in: the developer guide's "Stopped task error
+# messages" and "CannotPullContainer task errors" tell the two kinds apart by them.
+_MAY_HEAL = re.compile(
+    r"time(d )?out|timeout|deadline exceeded|connection|throttl|toomanyrequests|rate exceeded|too many requests"
+    r"|temporar|try again|internal (server )?error|service unavailable|no space left|\b50[0-9]\b",
+    re.IGNORECASE,
+)
+_CANNOT_START = re.compile(r"CannotPull\w*Error|ResourceInitializationError|CannotCreate\w*Error|CannotStart\w*Error")
+_UNHEALTHY = re.compile(r"failed (container|ELB) health checks", re.IGNORECASE)
+# One may come of a role or a secret that is a moment old.
+FATAL_STOPS = 2
+
+
+def hopeless(rollout: Rollout, seen: Observed, stopped: Sequence[StoppedTask]) -> Failed | None:
+    """Return the failure of a rollout that cannot heal by itself, from its stopped tasks; None while it may.
+
+    An image or a secret that is not there does not come by waiting. What exits or is unhealthy again and again is
+    judged by count, never by time: by ECS itself where its circuit breaker, whose threshold is half the desired count
+    and at least three, comes as early. Missing capacity is waited for.
+    docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html
+    """
+    cannot_start = [task for task in stopped if _CANNOT_START.search(task.reason) and not _MAY_HEAL.search(task.reason)]
+    if len(cannot_start) >= FATAL_STOPS:
+        return Failed(RolloutFailed, brief(cannot_start[0].reason, 120))
+    crashed = [task for task in stopped if task.exit_code is not None or _UNHEALTHY.search(task.reason)]
+    limit = FAILED_TASKS if seen.running(rollout.task_definition) == 0 else max(FAILED_TASKS, seen.desired)
+    judged_by_ecs = seen.circuit_breaker and seen.desired <= 2 * FAILED_TASKS
+    if len(crashed) >= limit and not judged_by_ecs:
+        return Failed(RolloutFailed, "its tasks keep failing")
+    return None
+
+
 def reason(
     rollout: Rollout, seen: Observed, failed: Failed, stopped: Sequence[StoppedTask] = (), log_line: str = ""
 ) -> str:
@@ -231,7 +284,7 @@ def reason(
         return f"{rollout.service}: {version(seen.primary.task_definition)} was deployed meanwhile, and takes over"
     serves = what_serves(rollout, seen)
     if failed.error in (RolloutFailed, RolloutRolledBack) and stopped:
-        kinds = Counter(_kind(task) for task in stopped)
+        kinds = Counter(kind_of(task) for task in stopped)
         what, count = kinds.most_common(1)[0]
         count = max(count, seen.failed(rollout.task_definition)) if len(kinds) == 1 else count
         happened = f"{what}, {count} times" if count > 1 else what
@@ -246,7 +299,8 @@ def reason(
     return one_line(f"{head}{happened}{quoted}; {serves}", MAX_REASON)
 
 
-def _kind(task: StoppedTask) -> str:
+def kind_of(task: StoppedTask) -> str:
+    """Return what a stopped task died of, for people."""
     if task.exit_code is not None:
         return f"exit {task.exit_code}{' (out of memory)' if out_of_memory(task.reason) else ''}"
     return brief(task.reason, 120) or "its task stopped"
