@@ -25,7 +25,9 @@ from deploy_runner.local_aws.stepfunctions import tasks
 
 ROOT = Path(__file__).parents[2]
 ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/state-machine"
-FUNCTIONS = ("ValidateRequest", "ReportStatus", "DeployService", "WatchRollout")
+FUNCTIONS = (
+    "ValidateRequest", "ReportStatus", "DeployService", "WatchRollout", "AcquireLock", "FinishDeployment"
+)  # fmt: skip
 SUBSTITUTIONS = {name: f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{name}:7" for name in FUNCTIONS} | {
     "RunnerCluster": "deploy-runner",
     "RunnerSubnets": "subnet-a,subnet-b",

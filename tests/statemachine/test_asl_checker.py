@@ -82,24 +82,24 @@ def no_default(states: States) -> None:
     del states["IsTheImageBuilt"]["Default"]
 
 
-@seed("ReportOutcome.Arguments.Payload.github_deployment_id: $githubDeployment is not assigned on every way")
+@seed("Finish.Arguments.Payload.rollback: $rollback is not assigned on every way")
 def catch_assigns_less(states: States) -> None:
-    del states["ValidateRequest"]["Catch"][0]["Assign"]["githubDeployment"]
+    del states["ValidateRequest"]["Catch"][0]["Assign"]["rollback"]
 
 
-@seed("ReportOutcome.Arguments.Payload.failure: $failure is not assigned on every way")
+@seed("Finish.Arguments.Payload.failure: $failure is not assigned on every way")
 def never_says_that_all_is_well(states: States) -> None:
     del states["ValidateRequest"]["Assign"]["failure"]
 
 
-@seed("IsTheImageBuilt.Choices[0].Condition: $digest is not assigned on every way")
+@seed("IsThereSomethingToBuild.Choices[0].Condition: $digest is not assigned on every way")
 def not_assigned_at_all(states: States) -> None:
-    del states["FindImage"]["Assign"]
+    del states["ValidateRequest"]["Assign"]["digest"]
 
 
 @seed("NotDeployed.Error: $outcome is not assigned on every way")
 def report_that_fails_assigns_nothing(states: States) -> None:
-    del states["ReportOutcome"]["Catch"][0]["Assign"]
+    del states["Finish"]["Catch"][0]["Assign"]
 
 
 @seed("RegisterRevisions.Assign.second: $first is not assigned on every way")

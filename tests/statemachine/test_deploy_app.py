@@ -27,8 +27,9 @@ DEPLOYMENT: dict[str, Any] = {
         "kaniko_command": ["--context=dir:///deploy-runner/source", "--build-arg=GREETING=it's \"fine\"\nreally"],
         "environment": [{"Name": "APP_NAME", "Value": "cineos"}, {"Name": "GIT_REF", "Value": SHA}],
     },
-    "target": {"cluster": "dev", "services": [{"name": "cineos", "containers": ["app"]}]},
-    "timeouts": {"build": 20, "rollout": 20},
+    "target": {"cluster": "dev", "services": [{"name": "cineos", "containers": ["app"]}], "role_arn": fake_aws.ROLE},
+    "timeouts": {"build": 20, "rollout": 20, "queue": 20, "release": 20}, "runner": "docker-builder", "digest": None,
+    "locks": {"build": [f"image/cineos:{TAG}"], "deploy": ["app/cineos/dev"]},
 }  # fmt: skip
 DEPLOYER: dict[str, Any] = DEPLOYMENT | {
     "runner": "app-deployer",
@@ -39,15 +40,17 @@ DEPLOYER: dict[str, Any] = DEPLOYMENT | {
     },
 }
 REVISION = {"service": "cineos", "service_arn": "arn:service", "task_definition": "arn:td:42"}
-BUILD = ["IsTheImageBuilt", "BuildImage", "ReadDigest", "IsTheImageThere"]
-LONGEST_WAY = [
-    "ValidateRequest", "ReportQueued", "FindImage", *BUILD, "IsThereMoreThanTheBuild", "RegisterRevisions",
-    "DeployServices", "WaitForStable", "ReportOutcome", "WhatIsTheVerdict", "Deployed",
-]  # fmt: skip
+RELEASED = "arn:aws:ecs:us-east-1:123456789012:task-definition/cineos:42"
+START = ["ValidateRequest", "ReportQueued", "IsThereSomethingToBuild"]
+FIND = ["AcquireBuild", "FindImage", "IsTheImageBuilt"]
+BUILD = ["BuildImage", "ReadDigest", "IsTheImageThere"]
+CHANGE = ["AcquireLock", "HowIsItDeployed", "RegisterRevisions", "IsThereARelease", "DeployServices"]
+END = ["Finish", "ReportOutcome", "WhatIsTheVerdict"]
+A_BUILD_AND_DEPLOY = [*START, *FIND, *BUILD, *CHANGE, "WaitForStable", *END, "Deployed"]
 IN_ONE_TASK = [
-    "ValidateRequest", "ReportQueued", "FindImage", "IsTheImageBuilt", "RunAppDeployer", "FindRollouts",
-    "WaitForStable", "ReportOutcome", "WhatIsTheVerdict", "Deployed",
+    *START, *FIND, *CHANGE[:2], "RunAppDeployer", "FindRollouts", "WaitForStable", *END, "Deployed"
 ]  # fmt: skip
+TAKEN_BACK = ["RollBack", "IsThereAnythingToWaitFor", "ReportRollback", "WaitForRollback", *END, "NotDeployed"]
 
 
 @dataclass
@@ -75,31 +78,36 @@ def machine_arn(started_aws: FakeAws) -> str:
 def run(aws: FakeAws, machine_arn: str) -> Callable[..., Execution]:
     """Run a deployment to its end. All goes well unless a test says otherwise."""
     sfn = aws.client("stepfunctions")
-    outcomes: list[dict[str, Any]] = []
 
-    def report(payload: dict[str, Any]) -> dict[str, Any]:
-        if payload["step"] == "queued":
-            return {"github_deployment_id": 77}
+    def finish(payload: dict[str, Any]) -> dict[str, Any]:
         failure = payload["failure"]
-        outcomes.append(payload)
         if failure is None:
-            return {"verdict": "SUCCEEDED", "error": "", "cause": ""}
-        return {"verdict": "FAILED", "error": failure["error"], "cause": f"told: {failure['cause']}"}
+            return {"verdict": "SUCCEEDED", "error": "", "cause": "", "tell": True}
+        return {"verdict": "FAILED", "error": failure["error"], "cause": f"told: {failure['cause']}", "tell": True}
 
     def deploy(payload: dict[str, Any]) -> dict[str, Any]:
-        kind = "revisions" if payload["step"] == "register" else "rollouts"
-        return {kind: [REVISION]}
+        return {
+            "register": {"revisions": [REVISION], "release": None},
+            "update": {"rollouts": [REVISION]},
+            "find": {"rollouts": [REVISION], "digest": DIGEST},
+            "roll_back": {"rollouts": [REVISION], "rollback": None},
+        }[payload["step"]]
 
     def build(request: dict[str, Any]) -> dict[str, Any]:
         aws.images[f"cineos:{TAG}"] = DIGEST
         return {"containers": [{"name": "clone", "exitCode": 0}, {"name": "kaniko", "exitCode": 0}]}
 
     def watch(payload: dict[str, Any]) -> None:
-        sfn.send_task_success(taskToken=payload["task_token"], output='{"verdict": "SUCCEEDED"}')
+        restored = {"restored": True, "serves": "revision 41 serves again"}
+        output = restored if payload.get("rollback") else {"verdict": "SUCCEEDED"}
+        sfn.send_task_success(taskToken=payload["task_token"], output=json.dumps(output))
+
+    def acquire(payload: dict[str, Any]) -> None:
+        sfn.send_task_success(taskToken=payload["task_token"], output="{}")
 
     aws.functions |= {
-        "ValidateRequest": lambda payload: DEPLOYMENT, "ReportStatus": report,
-        "DeployService": deploy, "WatchRollout": watch,
+        "ValidateRequest": lambda payload: DEPLOYMENT, "ReportStatus": lambda payload: None, "AcquireLock": acquire,
+        "DeployService": deploy, "WatchRollout": watch, "FinishDeployment": finish,
     }  # fmt: skip
     aws.run_task = build
 
@@ -112,7 +120,7 @@ def run(aws: FakeAws, machine_arn: str) -> Callable[..., Execution]:
             time.sleep(0.02)
         events = sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
         states = [e["stateEnteredEventDetails"]["name"] for e in events if e["type"].endswith("StateEntered")]
-        assert len(states) <= 20
+        assert len(states) <= (20 if said["status"] == "SUCCEEDED" else 24)
         output = json.loads(said.get("output", "null"))
         return Execution(said["status"], said.get("error", ""), said.get("cause", ""), output, states, events)
 
@@ -139,7 +147,7 @@ def test_a_commit_is_built_and_deployed(aws: FakeAws, run: Callable[..., Executi
     done = run({"app": "cineos", "environment": "dev", "ref": "main"})
 
     assert (done.status, done.output["verdict"]) == ("SUCCEEDED", "SUCCEEDED")
-    assert done.states == LONGEST_WAY
+    assert done.states == A_BUILD_AND_DEPLOY
     # The request reaches validation as it was sent, and ECS gets every argument as an item of its list.
     assert aws.called("ValidateRequest")[0]["request"] == {"app": "cineos", "environment": "dev", "ref": "main"}
     started = aws.called("ValidateRequest")[0]["execution"]
@@ -164,7 +172,13 @@ def test_a_commit_is_built_and_deployed(aws: FakeAws, run: Callable[..., Executi
     assert (register["step"], register["digest"]) == ("register", DIGEST)
     assert (update["step"], update["revisions"]) == ("update", [REVISION])
     assert aws.called("WatchRollout")[0]["rollouts"] == [REVISION]
-    assert aws.called("ReportStatus")[1]["github_deployment_id"] == 77
+    # The right to build is given up in the step that asks for the right to change the service.
+    locks = [(call["wanted"], call["given_up"]) for call in aws.called("AcquireLock")]
+    build, deploy = DEPLOYMENT["locks"]["build"], DEPLOYMENT["locks"]["deploy"]
+    assert locks == [(build, []), (deploy, build)]
+    (finished,) = aws.called("FinishDeployment")
+    assert (finished["failure"], finished["rollback"], finished["digest"]) == (None, None, DIGEST)
+    assert aws.called("ReportStatus")[1]["outcome"] == done.output
 
 
 def test_an_image_that_exists_is_not_built(aws: FakeAws, run: Callable[..., Execution]) -> None:
@@ -173,7 +187,7 @@ def test_an_image_that_exists_is_not_built(aws: FakeAws, run: Callable[..., Exec
     done = run()
 
     assert done.status == "SUCCEEDED"
-    assert done.states == [state for state in LONGEST_WAY if state not in BUILD[1:]]
+    assert done.states == [state for state in A_BUILD_AND_DEPLOY if state not in BUILD]
     assert aws.called("DeployService")[0]["digest"] == DIGEST
 
 
@@ -194,10 +208,10 @@ def test_a_request_that_is_rejected_starts_nothing(aws: FakeAws, run: Callable[.
 
     assert (done.status, done.error) == ("FAILED", "RefNotAllowed")
     assert json.loads(done.cause.removeprefix("told: "))["errorMessage"] == 'main isn\'t "allowed"\nin prod'
-    assert done.states == ["ValidateRequest", "ReportOutcome", "WhatIsTheVerdict", "NotDeployed"]
-    told = aws.called("ReportStatus")[0]
-    assert (told["deployment"], told["github_deployment_id"]) == (None, None)
-    assert told["failure"]["state"] == "ValidateRequest"
+    assert done.states == ["ValidateRequest", *END, "NotDeployed"]
+    told = aws.called("FinishDeployment")[0]
+    assert (told["deployment"], told["failure"]["state"]) == (None, "ValidateRequest")
+    assert aws.called("ReportStatus")[0]["deployment"] is None
     assert not aws.called("RunTask")
 
 
@@ -206,8 +220,7 @@ def test_github_not_answering_to_the_report_changes_nothing(aws: FakeAws, run: C
 
     done = run()
 
-    assert (done.status, done.states) == ("SUCCEEDED", LONGEST_WAY)
-    assert aws.called("ReportStatus")[-1]["github_deployment_id"] is None
+    assert (done.status, done.states) == ("SUCCEEDED", A_BUILD_AND_DEPLOY)
 
 
 def test_a_build_that_fails_is_not_tried_again(aws: FakeAws, run: Callable[..., Execution]) -> None:
@@ -219,7 +232,7 @@ def test_a_build_that_fails_is_not_tried_again(aws: FakeAws, run: Callable[..., 
     done = run()
 
     assert (done.status, done.error) == ("FAILED", "States.TaskFailed")
-    task = json.loads(aws.called("ReportStatus")[-1]["failure"]["cause"])
+    task = json.loads(aws.called("FinishDeployment")[-1]["failure"]["cause"])
     assert [(c["Name"], c["ExitCode"]) for c in task["Containers"]] == [("clone", 0), ("kaniko", 1)]
     assert task["StoppedReason"] == "Essential container in task exited"
     assert len(aws.called("RunTask")) == 1
@@ -258,13 +271,17 @@ def test_a_build_that_did_not_push_is_named(aws: FakeAws, run: Callable[..., Exe
 
 
 def test_a_build_that_takes_too_long_is_stopped(aws: FakeAws, run: Callable[..., Execution]) -> None:
-    aws.functions["ValidateRequest"] = changed(timeouts={"build": 1, "rollout": 20})
+    aws.functions["ValidateRequest"] = changed(timeouts=DEPLOYMENT["timeouts"] | {"build": 1})
     aws.run_task = lambda request: {"lastStatus": "RUNNING"}
 
     done = run()
 
     assert (done.status, done.error) == ("FAILED", "States.Timeout")
-    assert aws.called("ReportStatus")[-1]["failure"] == {"state": "BuildImage", "error": "States.Timeout", "cause": ""}
+    assert aws.called("FinishDeployment")[-1]["failure"] == {
+        "state": "BuildImage",
+        "error": "States.Timeout",
+        "cause": "",
+    }
     deadline = time.monotonic() + 3
     while not aws.called("StopTask") and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -278,7 +295,7 @@ def test_a_service_that_cannot_be_changed_fails(aws: FakeAws, run: Callable[...,
     done = run()
 
     assert (done.status, done.error) == ("FAILED", "TargetMisconfigured")
-    assert not aws.called("WatchRollout")
+    assert all(call["rollback"] for call in aws.called("WatchRollout"))
 
 
 def test_a_rollout_that_fails_says_why(aws: FakeAws, run: Callable[..., Execution]) -> None:
@@ -306,19 +323,19 @@ def test_what_a_person_should_know_of_a_success_is_told(aws: FakeAws, run: Calla
     aws.functions["WatchRollout"] = watch
 
     assert run().status == "SUCCEEDED"
-    assert aws.called("ReportStatus")[-1]["note"] == note
+    assert aws.called("FinishDeployment")[-1]["note"] == note
 
 
 def test_a_rollout_without_a_verdict_times_out_and_its_token_is_dead(
     aws: FakeAws, run: Callable[..., Execution]
 ) -> None:
-    aws.functions["ValidateRequest"] = changed(timeouts={"build": 20, "rollout": 1})
+    aws.functions["ValidateRequest"] = changed(timeouts=DEPLOYMENT["timeouts"] | {"rollout": 1})
     aws.functions["WatchRollout"] = lambda payload: None
 
     done = run()
 
     assert (done.status, done.error) == ("FAILED", "States.Timeout")
-    assert aws.called("ReportStatus")[-1]["failure"]["state"] == "WaitForStable"
+    assert aws.called("FinishDeployment")[-1]["failure"]["state"] == "WaitForStable"
     sfn = aws.client("stepfunctions")
     with pytest.raises(sfn.exceptions.TaskTimedOut):
         sfn.send_task_success(taskToken=aws.called("WatchRollout")[0]["task_token"], output="{}")
@@ -329,17 +346,160 @@ def test_a_report_that_fails_leaves_a_success_a_success(aws: FakeAws, run: Calla
 
     done = run()
 
-    assert (done.status, done.output) == ("SUCCEEDED", {"verdict": "SUCCEEDED", "error": "", "cause": ""})
+    assert (done.status, done.output["verdict"]) == ("SUCCEEDED", "SUCCEEDED")
 
 
-def test_a_report_that_fails_hides_no_failure(aws: FakeAws, run: Callable[..., Execution]) -> None:
-    aws.functions["ReportStatus"] = fails("GitHubRefused", "no", aws.functions["ReportStatus"], "outcome")
+def test_an_end_that_cannot_be_written_hides_no_failure_and_tells_of_none(
+    aws: FakeAws, run: Callable[..., Execution]
+) -> None:
+    """It is left to the clean-up, which comes after every execution."""
+    aws.functions["FinishDeployment"] = fails("TargetMisconfigured", "no")
     aws.run_task = lambda request: {"containers": [{"name": "kaniko", "exitCode": 0}]}
 
     done = run()
 
     assert (done.status, done.error) == ("FAILED", "ImageNotPushed")
     assert done.cause.startswith("ReadDigest: The build ended with exit code 0, but the registry has no image")
+    assert [call["step"] for call in aws.called("ReportStatus")] == ["queued"]
+
+
+def test_an_end_that_cannot_be_written_leaves_a_success_a_success(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["FinishDeployment"] = fails("TargetMisconfigured", "no")
+
+    assert run().status == "SUCCEEDED"
+
+
+# --- the lock, the release, the way back ------------------------------------------------------------------------------
+
+
+def test_a_digest_that_is_given_is_deployed_without_a_build(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    aws.functions["ValidateRequest"] = changed(action="promote", digest=DIGEST)
+
+    done = run()
+
+    assert done.states == [*START, *CHANGE, "WaitForStable", *END, "Deployed"]
+    assert aws.called("DeployService")[0]["digest"] == DIGEST
+
+
+def test_a_deployment_that_a_newer_one_came_before_changes_nothing(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    sfn, acquire = aws.client("stepfunctions"), aws.functions["AcquireLock"]
+
+    def superseded(payload: dict[str, Any]) -> None:
+        if payload["wanted"] == DEPLOYMENT["locks"]["build"]:
+            return acquire(payload)  # type: ignore[no-any-return]
+        token, cause = payload["task_token"], "A newer deployment came before it: cineos-dev-2"
+        return sfn.send_task_failure(taskToken=token, error="Superseded", cause=cause)  # type: ignore[no-any-return]
+
+    aws.functions["AcquireLock"] = superseded
+
+    done = run()
+
+    assert (done.error, done.cause) == ("Superseded", "told: A newer deployment came before it: cineos-dev-2")
+    assert done.states == [*START, *FIND, *BUILD, "AcquireLock", *END, "NotDeployed"]
+    assert not aws.called("DeployService")
+
+
+def test_a_release_runs_before_any_service_changes(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    deploy, ran = aws.functions["DeployService"], list[dict[str, Any]]()
+    release = {"Cluster": "dev", "TaskDefinition": RELEASED, "Group": "cineos-dev-1", "LaunchType": "FARGATE",
+               "Overrides": {"ContainerOverrides": [{"Name": "app", "Command": ["migrate", 'it\'s "x"']}]}}  # fmt: skip
+    aws.functions["DeployService"] = lambda payload: (
+        deploy(payload) | ({"release": release} if payload["step"] == "register" else {})
+    )
+    aws.images[f"cineos:{TAG}"] = DIGEST
+    aws.run_task = lambda request: ran.append(request) or {"containers": [{"name": "app", "exitCode": 0}]}  # type: ignore[func-returns-value]
+
+    done = run()
+
+    assert done.status == "SUCCEEDED", (done.error, done.cause)
+    assert done.states[-6:-4] == ["DeployServices", "WaitForStable"]
+    assert [(r["taskDefinition"], r["overrides"]["containerOverrides"][0]["command"]) for r in ran] == [
+        (RELEASED, ["migrate", 'it\'s "x"'])
+    ]
+
+    aws.run_task = lambda request: {"containers": [{"name": "app", "exitCode": 1}]}
+    before = len(aws.called("DeployService"))
+    failed = run()
+    assert failed.error == "States.TaskFailed"
+    assert failed.states[-5:] == ["RunRelease", *END, "NotDeployed"]
+    assert [call["step"] for call in aws.called("DeployService")[before:]] == ["register"]
+
+
+def test_a_build_and_deploy_with_a_release_takes_at_most_20_transitions(
+    aws: FakeAws, run: Callable[..., Execution]
+) -> None:
+    deploy = aws.functions["DeployService"]
+    release = {"Cluster": "dev", "TaskDefinition": RELEASED, "Group": "cineos-dev-1", "LaunchType": "FARGATE"}
+    aws.functions["DeployService"] = lambda payload: (
+        deploy(payload) | ({"release": release} if payload["step"] == "register" else {})
+    )
+    build = aws.run_task
+    aws.run_task = lambda request: (
+        build(request) if request["taskDefinition"] != RELEASED else {"containers": [{"name": "app", "exitCode": 0}]}
+    )
+
+    done = run()
+
+    print(f"transitions of a build and deploy: {len(A_BUILD_AND_DEPLOY)}, with a release command {len(done.states)}")
+    assert done.status == "SUCCEEDED"
+    assert len(A_BUILD_AND_DEPLOY) < len(done.states) <= 20
+
+
+@pytest.mark.parametrize("where", ["update", "WatchRollout"])
+def test_what_fails_once_services_change_is_taken_back_before_the_end(
+    aws: FakeAws, run: Callable[..., Execution], where: str
+) -> None:
+    sfn, watch = aws.client("stepfunctions"), aws.functions["WatchRollout"]
+
+    def rolled_back(payload: dict[str, Any]) -> None:
+        if payload.get("rollback"):
+            return watch(payload)  # type: ignore[no-any-return]
+        return sfn.send_task_failure(taskToken=payload["task_token"], error="RolloutFailed", cause="exit 1")  # type: ignore[no-any-return]
+
+    if where == "update":
+        aws.functions["DeployService"] = fails("RolloutFailed", "exit 1", aws.functions["DeployService"], "update")
+    else:
+        aws.functions["WatchRollout"] = rolled_back
+
+    done = run()
+
+    assert done.states[-len(TAKEN_BACK) :] == TAKEN_BACK
+    (finished,) = aws.called("FinishDeployment")
+    assert finished["rollback"] == {"restored": True, "serves": "revision 41 serves again"}
+    assert finished["failure"]["error"] == "RolloutFailed"
+    assert [call["step"] for call in aws.called("ReportStatus")] == ["queued", "rollback", "outcome"]
+
+
+def test_what_has_gone_back_already_is_not_waited_for(aws: FakeAws, run: Callable[..., Execution]) -> None:
+    end = {"restored": True, "serves": "revision 41 still serves"}
+    deploy = fails("TargetMisconfigured", "no", aws.functions["DeployService"], "update")
+    aws.functions["DeployService"] = lambda payload: (
+        {"rollouts": [], "rollback": end} if payload["step"] == "roll_back" else deploy(payload)
+    )
+
+    done = run()
+
+    assert done.states[-6:] == ["RollBack", "IsThereAnythingToWaitFor", *END, "NotDeployed"]
+    assert aws.called("FinishDeployment")[0]["rollback"] == end
+
+
+@pytest.mark.parametrize("function", ["DeployService", "WatchRollout"])
+def test_a_way_back_that_fails_is_said(aws: FakeAws, run: Callable[..., Execution], function: str) -> None:
+    sfn = aws.client("stepfunctions")
+
+    def fail(payload: dict[str, Any]) -> None:
+        sfn.send_task_failure(taskToken=payload["task_token"], error="RolloutFailed", cause="exit 1")
+
+    aws.functions["WatchRollout"] = fail
+    if function == "DeployService":
+        aws.functions[function] = fails("TargetMisconfigured", "no", aws.functions[function], "roll_back")
+
+    done = run()
+
+    assert done.error == "RolloutFailed"
+    rollback = aws.called("FinishDeployment")[0]["rollback"]
+    error = "TargetMisconfigured" if function == "DeployService" else "RolloutFailed"
+    assert (rollback["restored"], error in rollback["serves"]) == (False, True)
 
 
 def test_what_is_transient_is_tried_again_with_a_token_of_its_own(aws: FakeAws, run: Callable[..., Execution]) -> None:
@@ -427,7 +587,7 @@ def test_an_image_that_exists_is_deployed_without_an_app_deployer(
 
     done = deployer()
 
-    assert done.states == [state for state in LONGEST_WAY if state not in BUILD[1:]]
+    assert done.states == [state for state in A_BUILD_AND_DEPLOY if state not in BUILD]
     assert not aws.called("RunTask")
 
 
@@ -448,11 +608,12 @@ def test_an_app_deployer_that_fails_is_not_tried_again(aws: FakeAws, deployer: C
     done = deployer()
 
     assert (done.status, done.error) == ("FAILED", "States.TaskFailed")
-    failure = aws.called("ReportStatus")[-1]["failure"]
+    failure = aws.called("FinishDeployment")[-1]["failure"]
     assert failure["state"] == "RunAppDeployer"
     assert {c["Name"]: c["ExitCode"] for c in json.loads(failure["cause"])["Containers"]} == codes
     assert len(aws.called("RunTask")) == 1
-    assert [(call["step"], call["task_failed"]) for call in aws.called("DeployService")] == [("find", True)]
+    found, _ = aws.called("DeployService")
+    assert (found["step"], found["task_failed"]) == ("find", True)
     assert not aws.called("WatchRollout")
 
 
@@ -465,7 +626,7 @@ def test_what_an_app_deployer_started_before_it_failed_has_the_verdict(
     done = deployer()
 
     assert (done.status, done.states) == ("SUCCEEDED", IN_ONE_TASK)
-    assert aws.called("ReportStatus")[-1]["failure"] is None
+    assert aws.called("FinishDeployment")[-1]["failure"] is None
 
 
 def test_an_app_deployer_that_could_not_start_is_tried_again_in_the_same_group(
@@ -480,14 +641,14 @@ def test_an_app_deployer_that_could_not_start_is_tried_again_in_the_same_group(
 
 
 def test_an_app_deployer_that_takes_too_long_is_stopped(aws: FakeAws, deployer: Callable[..., Execution]) -> None:
-    aws.functions["ValidateRequest"] = lambda payload: DEPLOYER | {"timeouts": {"build": 1, "rollout": 20}}
+    aws.functions["ValidateRequest"] = lambda payload: DEPLOYER | {"timeouts": DEPLOYMENT["timeouts"] | {"build": 1}}
     aws.run_task = lambda request: {"lastStatus": "RUNNING"}
     aws.functions["DeployService"] = fails("NothingDeployed", "no revision")
 
     done = deployer()
 
     assert (done.status, done.error) == ("FAILED", "States.Timeout")
-    assert aws.called("ReportStatus")[-1]["failure"]["state"] == "RunAppDeployer"
+    assert aws.called("FinishDeployment")[-1]["failure"]["state"] == "RunAppDeployer"
     deadline = time.monotonic() + 3
     while not aws.called("StopTask") and time.monotonic() < deadline:
         time.sleep(0.02)
