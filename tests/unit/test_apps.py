@@ -72,12 +72,19 @@ ALLOWED: list[tuple[tuple[str, ...], Any]] = [
     ((*ENV, "checks"), ["CI / tests", "lint"]),
     ((*ENV, "requesters"), ["octocat", "dependabot[bot]"]),
     ((*ENV, "freeze"), "holidays"),
-    ((*ENV, "timeouts"), {"build": 60, "rollout": 3600}),
+    ((*ENV, "emergency"), ["octocat", "dependabot[bot]"]),
+    ((*ENV, "queue"), "all"),
+    ((*ENV, "timeouts"), {"build": 60, "rollout": 3600, "queue": 14400, "release": 60}),
     ((*ENV, "task_definition_base"), "family"),
     ((*ENV, "refs"), {"tags": ["v*"]}),
     ((*IN_APP, "services"), {"Web_1": ["app", "worker"], "s" * 255: ["app"]}),
     ((*IN_APP, "cluster"), "other"),
     ((*IN_APP, "checks"), []),
+    ((*IN_APP, "emergency"), ["octocat"]),
+    ((*IN_APP, "queue"), "latest"),
+    ((*IN_APP, "release_command"), ["sh", "-c", "a {% $x %} | b", "-c"]),
+    ((*IN_APP, "scheduled_tasks"), {"nightly": ["app"], "g_1.x/n-1": ["app", "cron"]}),
+    ((*IN_APP, "unit"), "live/dev/.hidden/_global"),
 ]
 REFUSED: list[tuple[tuple[str, ...], Any]] = [
     (("version",), 2),
@@ -109,6 +116,14 @@ REFUSED: list[tuple[tuple[str, ...], Any]] = [
     ((*ENV, "timeouts"), {"rollout": 3601}),
     ((*ENV, "timeouts"), {"rollout": "600"}),
     ((*ENV, "timeouts"), {"test": 600}),
+    ((*ENV, "timeouts"), {"queue": 14401}),
+    ((*ENV, "timeouts"), {"release": 59}),
+    ((*ENV, "emergency"), []),
+    ((*ENV, "emergency"), "octocat"),
+    ((*ENV, "queue"), "newest"),
+    ((*ENV, "release_command"), ["migrate"]),
+    ((*ENV, "scheduled_tasks"), {"nightly": ["app"]}),
+    ((*ENV, "unit"), "live/dev"),
     ((*ENV, "task_definition_base"), "newest"),
     ((*APP, "repository"), ...),
     ((*APP, "repository"), "lightwave-media/cineos"),
@@ -142,6 +157,26 @@ REFUSED: list[tuple[tuple[str, ...], Any]] = [
     ((*IN_APP, "services"), {"cineos": "app"}),
     ((*IN_APP, "services"), {"a b": ["app"]}),
     ((*IN_APP, "services"), {"s" * 256: ["app"]}),
+    ((*IN_APP, "services"), {"cineos": [f"c{number}" for number in range(11)]}),
+    ((*IN_APP, "services"), {f"s{number}": ["app"] for number in range(21)}),
+    ((*IN_APP, "release_command"), []),
+    ((*IN_APP, "release_command"), "python manage.py migrate"),
+    ((*IN_APP, "release_command"), ["two\nlines"]),
+    ((*IN_APP, "release_command"), ["x" * 1001]),
+    ((*IN_APP, "release_command"), [1]),
+    ((*IN_APP, "scheduled_tasks"), {}),
+    ((*IN_APP, "scheduled_tasks"), ["nightly"]),
+    ((*IN_APP, "scheduled_tasks"), {"nightly": []}),
+    ((*IN_APP, "scheduled_tasks"), {"a/b/c": ["app"]}),
+    ((*IN_APP, "scheduled_tasks"), {"s" * 65: ["app"]}),
+    ((*IN_APP, "scheduled_tasks"), {f"s{number}": ["app"] for number in range(21)}),
+    ((*IN_APP, "unit"), "/live/dev"),
+    ((*IN_APP, "unit"), "live/../dev"),
+    ((*IN_APP, "unit"), "live/./dev"),
+    ((*IN_APP, "unit"), ".."),
+    ((*IN_APP, "unit"), "live//dev"),
+    ((*IN_APP, "unit"), "live/dev/"),
+    ((*IN_APP, "unit"), "-live"),
     ((*IN_APP, "account"), "123456789012"),
     ((*IN_APP, "role"), "x"),
 ]
@@ -237,6 +272,24 @@ def test_more_services_than_a_task_could_be_told_of_are_refused() -> None:
         load(yaml.safe_dump(changed((*IN_APP, "services"), many)))
 
 
+def test_a_release_command_that_no_task_would_take_is_refused() -> None:
+    assert loads(changed((*IN_APP, "release_command"), ["x" * 1000] * 4))
+    with pytest.raises(AllowlistInvalid, match="at most 4096 characters in all"):
+        load(yaml.safe_dump(changed((*IN_APP, "release_command"), ["x" * 1000] * 5)))
+
+
+def test_a_schedule_has_one_name_and_one_app() -> None:
+    file = changed((*IN_APP, "scheduled_tasks"), {"nightly": ["app"], "default/nightly": ["app"]})
+    with pytest.raises(AllowlistInvalid, match="A schedule without a group is in default"):
+        load(yaml.safe_dump(file))
+    file = changed((*IN_APP, "scheduled_tasks"), {"nightly": ["app"]})
+    other = {"repository": {"name": "lightwave-media/x", "id": 8}}
+    other["environments"] = {"dev": {"services": {"x": ["app"]}, "scheduled_tasks": {"default/nightly": ["app"]}}}
+    file["apps"]["x"] = other
+    with pytest.raises(AllowlistInvalid, match="must not deploy to the schedule of cineos"):
+        load(yaml.safe_dump(file))
+
+
 def app_deployer(**environments: Any) -> dict[str, Any]:
     file = changed((*APP, "runner"), "app-deployer")
     file["apps"]["cineos"]["environments"] |= environments
@@ -249,6 +302,8 @@ def app_deployer(**environments: Any) -> dict[str, Any]:
         ((*IN_APP, "services"), {"web": ["app"], "worker": ["app"]}, "one service in dev, but is 2"),
         ((*IN_APP, "task_definition_base"), "family", "task_definition_base service in dev"),
         ((*ENV, "task_definition_base"), "family", "task_definition_base service in dev"),
+        ((*IN_APP, "release_command"), ["migrate"], "no release_command in dev"),
+        ((*IN_APP, "scheduled_tasks"), {"nightly": ["app"]}, "no scheduled_tasks in dev"),
     ],
 )
 def test_what_an_app_deployer_cannot_do_is_refused(path: tuple[str, ...], value: Any, told: str) -> None:

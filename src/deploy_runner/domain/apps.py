@@ -37,6 +37,17 @@ PATH = r"[A-Za-z0-9._][A-Za-z0-9._/-]*"
 # docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html
 MAX_BUILD_ARGUMENTS = 4_096
 MAX_SERVICES = 2_000  # they are told to runner tasks, in the same overrides
+MAX_RELEASE_COMMAND = 4_096  # likewise: half of the overrides
+# A deployment stands in a state, which has at most 256 KiB, and a task definition has at most 10 containers:
+# docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+# docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html
+MAX_ENTRIES = 20
+MAX_CONTAINERS = 10
+# docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html, with its group before it
+SCHEDULE = r"([0-9A-Za-z_.-]{1,64}/)?[0-9A-Za-z_.-]{1,64}"
+DEFAULT_GROUP = "default"
+# One spelling for each folder, as a unit's lock is called after its path: no part is empty, `.` or `..`.
+UNIT = r"(?!(.*/)?\.{1,2}(/|$))[A-Za-z0-9._][A-Za-z0-9._-]*(/[A-Za-z0-9._][A-Za-z0-9._-]*)*"
 BUILD_ARGUMENT = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 GLOB = r"[A-Za-z0-9._/*@+=#%-]{1,200}"
 LOGIN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,38}(\[bot\])?"
@@ -48,6 +59,7 @@ MAX_DEPLOYER_NAME = 55
 # Beside the push roles of 200 apps, in a template of at most 1 MB: tests/templates/test_limits.py renders them.
 MAX_DEPLOYER_ROLES = 50
 BASES = ("service", "family")
+QUEUES = ("latest", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +101,27 @@ class Refs:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds that a build and a rollout may take."""
+    """Seconds that a build, a rollout, waiting for others and a release command may take."""
 
     build: int = 1800
     rollout: int = 1200
+    queue: int = 3600
+    release: int = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """An ECS service, and its containers that run the app's image."""
 
+    name: str
+    containers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule of EventBridge Scheduler that runs a task, and its containers that run the app's image."""
+
+    group: str
     name: str
     containers: tuple[str, ...]
 
@@ -115,8 +138,13 @@ class Environment:
     checks: tuple[str, ...] = ()
     requesters: tuple[str, ...] | None = None
     freeze: str | None = None
+    emergency: tuple[str, ...] = ()
+    queue: str = "latest"
     timeouts: Timeouts = Timeouts()
     task_definition_base: str = "service"
+    release_command: tuple[str, ...] = ()
+    scheduled_tasks: tuple[Schedule, ...] = ()
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,16 +323,19 @@ class _Value:
         self.problem("must be true or false", "Write true or false, without quotes")
         return False
 
-    def texts(self, pattern: str, rule: str, remedy: str, at_least: int = 0, limit: int = 256) -> tuple[str, ...]:
+    def texts(
+        self, pattern: str, rule: str, remedy: str, at_least: int = 0, limit: int = 256, *, unique: bool = True
+    ) -> tuple[str, ...]:
         if self.kind != "seq":
-            plain = self.kind == "str" and re.fullmatch(r"[A-Za-z][\w/-]{0,60}", self.node.value)
-            self.problem("must be a list", f"Write it in brackets, as in [{self.node.value if plain else 'main'}]")
+            plain = self.kind == "str" and re.fullmatch(r"[A-Za-z][\w/ -]{0,60}", self.node.value)
+            example = ", ".join(self.node.value.split()) if plain else "main"
+            self.problem("must be a list", f"Write it in brackets, as in [{example}]")
             return ()
         items = [
             self.at(node, str(index)).text(pattern, rule, remedy, limit) for index, node in enumerate(self.node.value)
         ]
         for index, item in enumerate(items):
-            if item and item in items[:index]:
+            if unique and item and item in items[:index]:
                 self.at(self.node.value[index], str(index)).problem("must not be listed twice", "Remove one")
         if len(items) < at_least:
             self.problem(f"must list at least {at_least}", "Add one, or leave the key out", "an empty list")
@@ -370,7 +401,18 @@ def _did_you_mean(word: str, known: tuple[str, ...]) -> str:
     return f"Did you mean `{close[0]}`?" if close else ""
 
 
-_SHARED = ("cluster", "refs", "checks", "requesters", "freeze", "timeouts", "task_definition_base")
+_SHARED = (
+    "cluster",
+    "refs",
+    "checks",
+    "requesters",
+    "freeze",
+    "emergency",
+    "queue",
+    "timeouts",
+    "task_definition_base",
+)
+_OF_ONE_APP = ("release_command", "scheduled_tasks", "unit")
 
 
 def _allowlist(root: _Value) -> Allowlist:
@@ -414,8 +456,15 @@ def _settings(record: _Record) -> dict[str, Any]:
         ),
         "requesters": lambda v: v.texts(LOGIN, "a GitHub login", "As in octocat or dependabot[bot]", at_least=1),
         "freeze": lambda v: v.text(PRINTABLE, "a reason for people, at most 200 characters", "Say why", 200),
+        "emergency": lambda v: v.texts(LOGIN, "a GitHub login", "As in octocat or dependabot[bot]", at_least=1),
+        "queue": lambda v: v.one_of(QUEUES),
         "timeouts": _timeouts,
         "task_definition_base": lambda v: v.one_of(BASES),
+        "release_command": _release_command,
+        "scheduled_tasks": _scheduled_tasks,
+        "unit": lambda v: v.text(
+            UNIT, "the folder of a Terragrunt unit in infrastructure-live", "As in live/dev/cineos, without `..`", 200
+        ),
     }
     return {key: readers[key](value) for key, value in record.values.items() if key in readers}
 
@@ -433,11 +482,50 @@ def _refs(value: _Value) -> Refs:
 
 
 def _timeouts(value: _Value) -> Timeouts:
-    record = value.record((), ("build", "rollout"))
+    record = value.record((), ("build", "rollout", "queue", "release"))
     return Timeouts(
         record.read("build", lambda v: v.number(60, 3000, "seconds"), Timeouts().build),
         record.read("rollout", lambda v: v.number(60, 3600, "seconds"), Timeouts().rollout),
+        record.read("queue", lambda v: v.number(60, 14_400, "seconds"), Timeouts().queue),
+        record.read("release", lambda v: v.number(60, 3600, "seconds"), Timeouts().release),
     )
+
+
+def _release_command(value: _Value) -> tuple[str, ...]:
+    remedy = "Write each argument as one line of text, at most 1000 characters"
+    command = value.texts(PRINTABLE, "an argument", remedy, at_least=1, limit=1000, unique=False)
+    characters = len(json.dumps(command))
+    if characters > MAX_RELEASE_COMMAND:
+        rule = f"must have at most {MAX_RELEASE_COMMAND} characters in all, as JSON"
+        value.problem(rule, "Write what is long into a file of the image", str(characters))
+    return command
+
+
+def _scheduled_tasks(value: _Value) -> tuple[Schedule, ...]:
+    rule = "a schedule or GROUP/SCHEDULE, each of at most 64 letters, digits, dots, hyphens and underscores"
+    schedules: dict[str, Schedule] = {}
+    given = value.mapping(SCHEDULE, rule, 1, 129)
+    _check_count(value, len(given), "schedules")
+    for key, containers in given.items():
+        group, _, name = f"{'' if '/' in key else DEFAULT_GROUP + '/'}{key}".partition("/")
+        if f"{group}/{name}" in schedules:
+            containers.problem("must not be given twice", f"A schedule without a group is in {DEFAULT_GROUP}", "")
+        schedules[f"{group}/{name}"] = Schedule(group, name, _containers(containers))
+    return tuple(schedules.values())
+
+
+def _containers(value: _Value) -> tuple[str, ...]:
+    remedy = "Write the names of the containers that run the image, as in [app]"
+    names = value.texts(ECS_NAME, "the name of a container", remedy, at_least=1)
+    if len(names) > MAX_CONTAINERS:
+        rule = f"must name at most {MAX_CONTAINERS} containers, as a task definition has no more"
+        value.problem(rule, "Remove some", str(len(names)))
+    return names
+
+
+def _check_count(value: _Value, count: int, what: str) -> None:
+    if count > MAX_ENTRIES:
+        value.problem(f"must name at most {MAX_ENTRIES} {what}", "Make two apps of it", str(count))
 
 
 def _app(name: str, value: _Value, shared: Mapping[str, _Record], targets: Mapping[str, Target]) -> App:
@@ -486,6 +574,10 @@ def _check_app_deployer(value: _Value, app: App) -> None:
         if environment.task_definition_base != "service":
             rule = f"an {APP_DEPLOYER} must have the task_definition_base service in {environment.name}"
             value.problem(rule, remedy, environment.task_definition_base)
+        # Its task updates the service itself, so nothing can come between the revision and that.
+        for key in ("release_command", "scheduled_tasks"):
+            if getattr(environment, key):
+                value.problem(f"an {APP_DEPLOYER} must have no {key} in {environment.name}", remedy, "")
         name = app.name_in(environment.name)
         if len(name) > MAX_DEPLOYER_NAME:
             rule = f"an {APP_DEPLOYER} must have at most {MAX_DEPLOYER_NAME} characters in APP-ENVIRONMENT"
@@ -535,7 +627,7 @@ def _build_args(value: _Value) -> tuple[tuple[str, str], ...]:
 
 
 def _environment(name: str, value: _Value, shared: _Record, target: Target) -> Environment:
-    record = value.record(("services",), _SHARED)
+    record = value.record(("services",), (*_SHARED, *_OF_ONE_APP))
     silent = _Record(
         {k: _Value(v.node, v.place, []) for k, v in shared.values.items()}
     )  # its problems are noted already
@@ -555,21 +647,22 @@ def _environment(name: str, value: _Value, shared: _Record, target: Target) -> E
 
 
 def _services(value: _Value) -> tuple[Service, ...]:
-    remedy = "Write the names of the containers that run the image, as in [app]"
     given = value.mapping(ECS_NAME, "letters, digits, hyphens and underscores, at most 255", 1, 255)
+    _check_count(value, len(given), "services")
     characters = len(",".join(given))
     if characters > MAX_SERVICES:
         rule = f"must name services with at most {MAX_SERVICES} characters in all"
         value.problem(rule, "Make two apps of it, or give them shorter names", str(characters))
-    return tuple(
-        Service(name, containers.texts(ECS_NAME, "the name of a container", remedy, at_least=1))
-        for name, containers in given.items()
-    )
+    return tuple(Service(name, _containers(containers)) for name, containers in given.items())
 
 
 def _check_together(value: _Value, apps: Mapping[str, App]) -> None:
-    """Check what no app can see alone: a service or an image repository has one app, a repository's name one id."""
+    """Check what no app can see alone.
+
+    A service, a schedule and an image repository have one app, a repository's name has one id.
+    """
     services: dict[tuple[Target, str, str], str] = {}
+    schedules: dict[tuple[str, str, str, str], str] = {}
     images: dict[str, str] = {}
     names: dict[int, str] = {}
     ids: dict[str, int] = {}
@@ -610,3 +703,9 @@ def _check_together(value: _Value, apps: Mapping[str, App]) -> None:
                     place.problem(
                         f"must not deploy to the service of {owner}", "Name the app's own service", show(where)
                     )
+            for schedule in environment.scheduled_tasks:
+                target = environment.target
+                owner = schedules.setdefault((target.account, target.region, schedule.group, schedule.name), app.name)
+                if owner != app.name:
+                    where = f"{schedule.group}/{schedule.name}"
+                    place.problem(f"must not deploy to the schedule of {owner}", "Name the app's own", show(where))
