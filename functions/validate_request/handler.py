@@ -1,17 +1,22 @@
 """Accepts a request by the rules of apps.yaml and GitHub's word, or refuses it by the rule that it breaks."""
 
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy_runner.aws.clients import in_target
 from deploy_runner.aws.ecs import check_services
+from deploy_runner.aws.running import EcsRunning
 from deploy_runner.domain.allow import allowed_place, decide
-from deploy_runner.domain.apps import Allowlist, load_file
+from deploy_runner.domain.apps import Allowlist, Target, load_file
 from deploy_runner.domain.deployment import Execution, Installation, build_deployment
 from deploy_runner.domain.request import check_execution_name, parse_request
 from functions.observability import count, follow, logger, metrics
+from functions.table import deployments
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecs import ECSClient
 
 APPS = Path(__file__).parents[2] / "apps.yaml"  # beside functions/, in the checkout and in the artifact
 
@@ -26,7 +31,8 @@ def allowlist() -> Allowlist:
 @metrics.log_metrics
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Return the deployment for {request, execution}; raises a RequestRejected, or what should be tried again."""
-    execution = Execution(event["execution"]["arn"], check_execution_name(event["execution"]["name"]))
+    started = event["execution"]
+    execution = Execution(started["arn"], check_execution_name(started["name"]), started["started_at"])
     follow(execution.name)
     count("Requests")
     request = parse_request(event["request"])
@@ -35,10 +41,16 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     from functions.github_app import github
 
     here = Installation.from_environment(os.environ)
-    accepted = decide(allowlist(), request, RepositoryFacts(github(), app.repository.name))
-    deployment = build_deployment(request, app, accepted.environment, accepted.sha, execution, here)
-    if request.action == "deploy":
-        check_services(in_target(deployment["target"], execution.name).ecs, deployment)
+    running = EcsRunning(partial(_ecs, execution.name), here.registry)
+    facts = RepositoryFacts(github(), app.repository.name)
+    accepted = decide(allowlist(), request, facts, deployments(), running)
+    deployment = build_deployment(request, accepted, execution, here)
+    if request.action != "build":
+        check_services(_ecs(execution.name, accepted.environment.target), deployment)
     count("RequestsAccepted")
     logger.info("accepted", extra={"app": app.name, "sha": accepted.sha, "because": accepted.because})
     return deployment
+
+
+def _ecs(deployment_id: str, target: Target) -> "ECSClient":
+    return in_target({"role_arn": target.role_arn, "region": target.region}, deployment_id).ecs

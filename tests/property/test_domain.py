@@ -15,7 +15,7 @@ from deploy_runner.domain.errors import AllowlistInvalid, RequestMalformed, one_
 from deploy_runner.domain.events import hint
 from deploy_runner.domain.outcome import VERDICTS, outcome_of
 from deploy_runner.domain.redact import redacted
-from deploy_runner.domain.request import parse_request
+from deploy_runner.domain.request import ACTIONS, parse_request
 from deploy_runner.domain.rollout import (
     MAX_REASON,
     Deployment,
@@ -54,9 +54,13 @@ def is_plain(line: str) -> bool:
 
 
 requests = st.fixed_dictionaries(
-    {"app": texts | json_values, "environment": texts | json_values, "ref": texts | json_values},
-    optional={"action": texts, "source": json_values, "requested_by": json_values, "shell": json_values},
-)
+    {"app": texts | json_values, "environment": texts | json_values},
+    optional={
+        "ref": texts | json_values, "action": texts | st.sampled_from(ACTIONS), "source": json_values,
+        "requested_by": json_values, "shell": json_values, "deployment": texts | json_values, "exact": json_values,
+        "from": texts, "emergency": json_values,
+    },
+)  # fmt: skip
 
 
 @given(json_values | requests)
@@ -70,13 +74,17 @@ def test_any_json_is_a_request_or_malformed(value: Any) -> None:
     assert len(refusal) < 2000
     if request is None:
         return
-    assert request.action in ("deploy", "build")
-    for text in (request.app, request.environment, request.ref):
-        assert is_plain(text)
-        assert 0 < len(text) <= 200
-    assert not request.ref.startswith("-")
-    assert ".." not in request.ref
-    assert set(value) <= {"app", "environment", "ref", "action", "source", "requested_by"}
+    assert (request.ref is not None) == (request.action in ("deploy", "build"))
+    assert (request.promote_from is not None) == (request.action == "promote")
+    assert request.action == "rollback" or not (request.deployment or request.exact)
+    for text in (request.app, request.environment, request.ref, request.deployment, request.promote_from):
+        if text is not None:
+            assert is_plain(text)
+            assert 0 < len(text) <= 200
+    assert not (request.ref or "").startswith("-")
+    assert ".." not in (request.ref or "")
+    assert request.exact in (True, False)
+    assert request.emergency in (True, False)
 
 
 @given(st.text() | st.integers() | json_values)

@@ -14,6 +14,7 @@ from deploy_runner.github import client as client_module
 from deploy_runner.github.client import Branch, Check, GitHub, ResolvedRef
 from deploy_runner.github.errors import GitHubNotFound, GitHubRefused, GitHubUnavailable
 from deploy_runner.github.facts import RepositoryFacts
+from tests.unit.fake_history import FakeHistory, FakeRunning
 from tests.unit.local_github import NAME, Clone, Running, running, scripted
 
 
@@ -296,7 +297,7 @@ def test_the_rules_decide_by_these_facts(github: Running, clone: Clone) -> None:
 
     def ask(ref: str) -> Any:
         request = {"app": "cineos", "environment": "prod", "ref": ref, "source": source}
-        return decide(allowlist, parse_request(request), facts(github))
+        return decide(allowlist, parse_request(request), facts(github), FakeHistory(), FakeRunning())
 
     with pytest.raises(ChecksNotGreen):
         ask(sha)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ from deploy_runner.aws.clients import TargetClients
 from deploy_runner.domain.errors import (
     AppNotAllowed,
     ChecksNotGreen,
+    NothingToGoBackTo,
+    NotPromotable,
     RefNotAllowed,
     RequestMalformed,
     TargetMisconfigured,
 )
+from deploy_runner.domain.outcome import Outcome
+from deploy_runner.domain.rollout import Rollout
 from deploy_runner.github.errors import GitHubUnavailable
 from tests.unit.conftest import ENVIRONMENT, Context
 from tests.unit.fake_ecs import FakeEcs
@@ -80,6 +85,7 @@ def test_an_accepted_request_becomes_every_parameter_of_the_later_states(deploym
     assert deployment["image"]["repository_uri"] == f"{ENVIRONMENT['REGISTRY_PREFIX']}/cineos"
     assert deployment["target"]["services"] == [{"name": "cineos", "containers": ["app"]}]
     assert deployment["source"] is None
+    assert deployment["started_at"] == EXECUTION["started_at"]
     assert json.loads(json.dumps(deployment)) == deployment
 
 
@@ -114,6 +120,50 @@ def test_a_service_with_another_controller_is_refused_at_validation(
     with pytest.raises(TargetMisconfigured, match=controller):
         validate(REQUEST, context)
     assert validate(REQUEST | {"action": "build"}, context)["action"] == "build"  # it touches no service
+
+
+DIGEST, OLDER = (f"sha256:{digit * 64}" for digit in "d9")
+
+
+def deployed(ecs: FakeEcs, deployment: dict[str, Any], environment: str) -> None:
+    """d-0 succeeded in an environment and runs there, after d-9 with another image."""
+    from functions.table import deployments
+
+    image = f"{ENVIRONMENT['REGISTRY_PREFIX']}/cineos@{DIGEST}"
+    tags = {"deploy-runner:managed": "true", "deploy-runner:deployment": "d-0", "deploy-runner:sha": SHA}
+    arn = ecs.add_definition("cineos", tags, containerDefinitions=[{"name": "app", "image": image}])
+    ecs.add_service("cineos", arn)
+    for id_, day, digest in (("d-9", "01", OLDER), ("d-0", "02", DIGEST)):
+        changed = {"id": id_, "environment": environment, "started_at": f"2025-12-{day}T00:00:00Z"}
+        deployments().accept(deployment | changed)
+        accepted = deployments().find(id_)
+        assert accepted
+        revision = asdict(Rollout("cineos", "arn", "dev", f"td/cineos:{day}"))
+        deployments().end(accepted, Outcome("SUCCEEDED"), "test", {"digest": digest, "revisions": [revision]})
+
+
+def test_a_rollback_deploys_what_the_history_names(deployment: dict[str, Any], ecs: FakeEcs, context: Context) -> None:
+    deployed(ecs, deployment, "dev")
+    request = {"app": "cineos", "environment": "dev", "action": "rollback"}
+    last = validate(request, context)
+    assert last["origin"] == {"deployment": "d-9", "started_at": "2025-12-01T00:00:00Z"}
+    assert last["digest"] == OLDER
+    named = validate(request | {"deployment": "d-0", "exact": True}, context)
+    assert (named["digest"], named["exact"]) == (DIGEST, {"cineos": "td/cineos:02"})
+    with pytest.raises(NothingToGoBackTo):
+        validate(request | {"environment": "prod"}, context)
+
+
+def test_a_promotion_deploys_what_runs_in_the_other_environment(
+    deployment: dict[str, Any], ecs: FakeEcs, context: Context
+) -> None:
+    request = {"app": "cineos", "environment": "prod", "action": "promote", "from": "staging"}
+    with pytest.raises(NotPromotable, match="by its digest"):
+        validate(request, context)
+    deployed(ecs, deployment, "staging")
+    promoted = validate(request, context)
+    assert (promoted["digest"], promoted["sha"], promoted["from"]) == (DIGEST, SHA, "staging")
+    assert promoted["target"]["cluster"] == "prod"
 
 
 # --- deploy_service and watch_rollout ---------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Whether a request may be deployed, and which rule decides. GitHub is asked only for what the rules need, in order."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from deploy_runner.domain.apps import Allowlist, App, Environment, Refs
@@ -11,12 +11,15 @@ from deploy_runner.domain.errors import (
     ChecksNotGreen,
     EnvironmentFrozen,
     EnvironmentNotAllowed,
+    NothingToGoBackTo,
+    NotPromotable,
     RefNotAllowed,
     RefNotFound,
     RequesterNotAllowed,
+    RequestRejected,
     show,
 )
-from deploy_runner.domain.request import SHA, Request, Source
+from deploy_runner.domain.request import SHA, Request
 
 
 class ResolvedRef(Protocol):
@@ -73,43 +76,160 @@ class Facts(Protocol):
         """Return a workflow run, None where there is none."""
 
 
+class Good(Protocol):
+    """A deployment that succeeded; `revisions` are the ARNs of its task definitions by service."""
+
+    @property
+    def deployment(self) -> str: ...  # noqa: D102
+    @property
+    def started_at(self) -> str: ...  # noqa: D102
+    @property
+    def sha(self) -> str: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+    @property
+    def revisions(self) -> Mapping[str, str]: ...  # noqa: D102
+
+
+class History(Protocol):
+    """What is asked of our own history."""
+
+    def last_good(self, app: str, environment: str) -> Good | None:
+        """Return what to go back to from what runs now, None where there is nothing.
+
+        That is the newest deployment that succeeded, with another digest, before what runs now was first deployed.
+        """
+
+    def named(self, app: str, environment: str, deployment_id: str) -> Good | None:
+        """Return this deployment if it was to this app and environment and succeeded, None otherwise."""
+
+
+class Current(Protocol):
+    """What runs in an environment: by which deployment, of which commit, which digest."""
+
+    @property
+    def deployment(self) -> str: ...  # noqa: D102
+    @property
+    def sha(self) -> str: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+
+
+class Running(Protocol):
+    """What is asked of ECS about an environment that is promoted from."""
+
+    def current(self, app: App, environment: Environment) -> Current:
+        """Return what all services of the app run there; raises NotPromotable where that is not one thing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A request that every rule lets pass: what it is for, and the full SHA."""
+    """A request that every rule lets pass: what it is for, and the full SHA.
+
+    `digest` is given where nothing is built, `origin` where an earlier deployment is restored; `emergency` says that a
+    freeze was lifted for it.
+    """
 
     app: App
     environment: Environment
     sha: str
     because: str
+    digest: str | None = None
+    origin: Good | None = None
+    emergency: bool = False
 
 
-def decide(allowlist: Allowlist, request: Request, facts: Facts) -> Accepted:
-    """Return the accepted request, or raise the RequestRejected whose rule refused it; `facts` may raise its own."""
+def decide(allowlist: Allowlist, request: Request, facts: Facts, history: History, running: Running) -> Accepted:
+    """Return the accepted request, or raise the RequestRejected whose rule refused it.
+
+    `facts`, `history` and `running` may raise errors of their own.
+    """
     app, environment = allowed_place(allowlist, request)
     check_repository(app, facts.repository_id())
-    sha, because = _allowed_commit(app, environment, request.ref, facts)
-    if environment.checks:
-        check_green(app, environment, sha, facts.checks(sha))
-    if environment.requesters is not None:
-        source = check_source(app, environment, request.source)
-        check_requester(app, environment, sha, source.run_id, facts.run(source.run_id))
-    return Accepted(app, environment, sha, because)
+    if request.action == "rollback":
+        # Its refs and checks are not asked for: the commit was allowed when it was deployed, and to go back must be
+        # possible when the branch is gone, or when what is checked has changed since.
+        accepted = _what_ran_before(app, environment, request, history)
+    elif request.action == "promote":
+        accepted = _what_runs_elsewhere(app, environment, request, facts, history, running)
+    else:
+        sha, because = _allowed_commit(app, environment, str(request.ref), facts)
+        accepted = Accepted(app, environment, sha, because)
+    if environment.checks and request.action != "rollback":
+        check_green(app, environment, accepted.sha, facts.checks(accepted.sha))
+    return _check_who(accepted, request, facts)
+
+
+def _what_ran_before(app: App, environment: Environment, request: Request, history: History) -> Accepted:
+    place = f"{app.name} in {environment.name}"
+    if request.deployment is None:
+        good = history.last_good(app.name, environment.name)
+        if good is None:
+            rule = f"For {place}, a deployment of another image must have succeeded before what runs now"
+            raise NothingToGoBackTo(rule, None, "Deploy a commit instead")
+    else:
+        good = history.named(app.name, environment.name, request.deployment)
+        if good is None:
+            rule = f"`deployment` must be one of {place} that succeeded"
+            raise NothingToGoBackTo(rule, request.deployment, "Name another, or none: then it is the last good one")
+    missing = [service.name for service in environment.services if service.name not in good.revisions]
+    if request.exact and missing:
+        rule = f"With `exact`, {good.deployment} must have deployed every service of {place}; it did not deploy "
+        raise NothingToGoBackTo(rule + ", ".join(missing)[:200], None, "Go back without `exact`")
+    because = f"deployment {good.deployment} of {good.started_at} succeeded"
+    return Accepted(app, environment, good.sha, because, good.digest, good)
+
+
+def _what_runs_elsewhere(
+    app: App, environment: Environment, request: Request, facts: Facts, history: History, running: Running
+) -> Accepted:
+    other = _environment(app, str(request.promote_from))
+    current = running.current(app, other)
+    # The tags of what runs there are what the owners of that account let them be; our own history says whether this
+    # digest is of this commit, and whether its deployment ended well.
+    good = history.named(app.name, other.name, current.deployment)
+    if good is None or (good.sha, good.digest) != (current.sha, current.digest):
+        rule = f"What {app.name} runs in {other.name} must be what a deployment brought there with success"
+        raise NotPromotable(rule, current.deployment, f"Deploy it to {other.name} first")
+    sha, because = _allowed_commit(app, environment, current.sha, facts)
+    return Accepted(app, environment, sha, f"{because}; it runs in {other.name}", current.digest)
 
 
 def allowed_place(allowlist: Allowlist, request: Request) -> tuple[App, Environment]:
-    """Return the app and environment of a request. Needs nothing of GitHub. A freeze stops deployments, not builds."""
+    """Return the app and environment of a request. Needs nothing of GitHub.
+
+    A freeze stops deployments, not builds. Whether it is an emergency is for GitHub to say, later.
+    """
     app = allowlist.apps.get(request.app)
     if app is None:
         remedy = "Add it there in a reviewed pull request and deploy the stack, or correct the name"
         raise AppNotAllowed("An app must be listed in apps.yaml", request.app, remedy)
-    environment = app.environments.get(request.environment)
+    environment = _environment(app, request.environment)
+    if request.promote_from is not None:
+        _environment(app, request.promote_from)
+    if _is_frozen(environment, request) and not (request.emergency and environment.emergency):
+        rule = f"{app.name} is frozen in {environment.name}"
+        raise EnvironmentFrozen(rule, environment.freeze, _when_frozen(environment))
+    return app, environment
+
+
+def _environment(app: App, name: str) -> Environment:
+    environment = app.environments.get(name)
     if environment is None:
         remedy = f"Choose one of {', '.join(app.environments)}, or add it to the app in apps.yaml"
-        raise EnvironmentNotAllowed(f"{app.name} must have the environment in apps.yaml", request.environment, remedy)
-    if environment.freeze is not None and request.action != "build":
-        rule = f"{app.name} is frozen in {environment.name}"
-        raise EnvironmentFrozen(rule, environment.freeze, "Remove `freeze` from apps.yaml when it is over")
-    return app, environment
+        raise EnvironmentNotAllowed(f"{app.name} must have the environment in apps.yaml", name, remedy)
+    return environment
+
+
+def _is_frozen(environment: Environment, request: Request) -> bool:
+    return environment.freeze is not None and request.action != "build"
+
+
+def _when_frozen(environment: Environment) -> str:
+    if environment.emergency:
+        who = ", ".join(environment.emergency)
+        return f"Wait until `freeze` is gone from apps.yaml; in an emergency, {who} may start it with `emergency: true`"
+    return "Wait until `freeze` is gone from apps.yaml; nobody is listed there in `emergency`"
 
 
 def check_repository(app: App, repository_id: int | None) -> None:
@@ -198,25 +318,44 @@ def check_green(app: App, environment: Environment, sha: str, checks: Sequence[C
         raise ChecksNotGreen(rule + ", ".join(broken[:10]), remedy=remedy)
 
 
-def check_source(app: App, environment: Environment, source: Source | None) -> Source:
-    """Return the run that asks; where `requesters` are listed it must be a run of the app's own repository."""
-    rule = f"{app.name} in {environment.name} needs a workflow run of {app.repository.name} as `source`"
-    if source is None or source.repository.lower() != app.repository.name.lower():
-        value = source.repository if source else "no source"
-        raise RequesterNotAllowed(rule, value, "Dispatch from a workflow of the app's repository")
-    return source
+def _check_who(accepted: Accepted, request: Request, facts: Facts) -> Accepted:
+    """Return what was accepted, if whoever started the run may deploy there, and may do so now."""
+    app, environment = accepted.app, accepted.environment
+    # What is put back or promoted is no commit that someone could have started a run of.
+    sha = accepted.sha if accepted.digest is None else None
+    if environment.requesters is not None:
+        rule = f"{app.name} is deployed to {environment.name} only by {', '.join(environment.requesters)}"
+        remedy = "Let one of them start it, or add the login to `requesters` in apps.yaml"
+        _check_starter(RequesterNotAllowed(rule, None, remedy), environment.requesters, app, request, sha, facts)
+    if not _is_frozen(environment, request):
+        return accepted
+    rule = f"{app.name} is frozen in {environment.name} ({environment.freeze})"
+    refusal = EnvironmentFrozen(rule, None, _when_frozen(environment))
+    who = _check_starter(refusal, environment.emergency, app, request, sha, facts)
+    because = f"{accepted.because}; emergency by {who} in spite of the freeze ({environment.freeze})"
+    return replace(accepted, because=because, emergency=True)
 
 
-def check_requester(app: App, environment: Environment, sha: str, run_id: int, run: Run | None) -> None:
-    """Refuse unless a listed person, by GitHub's word and not the request's, started a run of this very commit."""
-    remedy = "Let one of them start it, or add the login to `requesters` in apps.yaml"
+def _check_starter(
+    refusal: RequestRejected, logins: Sequence[str], app: App, request: Request, sha: str | None, facts: Facts
+) -> str:
+    """Return who started the run in `source`, by GitHub's word and not the request's.
+
+    Raises an error like `refusal`, with what is wrong, unless it is one of the logins and the run is in the app's own
+    repository, and of the commit where one is given.
+    """
+    source, name = request.source, app.repository.name
+
+    def refused(what: str, value: object) -> RequestRejected:
+        return type(refusal)(f"{refusal.rule}: {what}", value, refusal.remedy)
+
+    if source is None or source.repository.lower() != name.lower():
+        raise refused(f"`source` must be a workflow run of {name}", source.repository if source else "no source")
+    run = facts.run(source.run_id)
     if run is None:
-        rule = f"The workflow run in `source` must be in {app.repository.name}"
-        raise RequesterNotAllowed(rule, run_id, "Dispatch from a workflow of the app's repository")
-    if run.head_sha != sha:
-        rule = f"The workflow run in `source` must be of the commit {sha[:12]}"
-        raise RequesterNotAllowed(rule, run.head_sha, "Start the workflow on the commit that is to be deployed")
-    allowed = environment.requesters or ()
-    if run.triggering_actor.lower() not in {login.lower() for login in allowed}:
-        rule = f"{app.name} is deployed to {environment.name} only by {', '.join(allowed)}"
-        raise RequesterNotAllowed(rule, run.triggering_actor, remedy)
+        raise refused(f"the workflow run in `source` must be in {name}", source.run_id)
+    if sha is not None and run.head_sha != sha:
+        raise refused(f"the workflow run in `source` must be of the commit {sha[:12]}", run.head_sha)
+    if run.triggering_actor.lower() not in {login.lower() for login in logins}:
+        raise refused("the workflow run in `source` was started by someone else", run.triggering_actor)
+    return run.triggering_actor

@@ -6,9 +6,10 @@ It stands in the execution's history, so nothing in it may be secret.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from deploy_runner.domain.allow import Accepted
 from deploy_runner.domain.apps import APP_DEPLOYER, App, Environment
 from deploy_runner.domain.errors import TargetMisconfigured
 from deploy_runner.domain.request import Request
@@ -46,6 +47,7 @@ class Execution:
 
     arn: str
     name: str
+    started_at: str
 
 
 def image_tag(app: App, sha: str) -> str:
@@ -130,27 +132,60 @@ def _app_deployer(app: App, environment: Environment, sha: str, uri: str, instal
     }
 
 
+def _release(environment: Environment, action: str) -> dict[str, Any] | None:
+    """Return the parameters of the state RunRelease.
+
+    What is put back runs none: an older version's migrations need not know what a newer one's have done.
+    """
+    if not environment.release_command or action not in ("deploy", "promote"):
+        return None
+    first = environment.services[0]
+    command = list(environment.release_command)
+    return {"service": first.name, "container": first.containers[0], "command": command}
+
+
+def _locks(app: App, environment: Environment, image: str, digest: str | None) -> dict[str, list[str]]:
+    """Return the names of the locks that a build and the service change take; what has a digest is not built."""
+    unit = [f"unit/{environment.unit}"] if environment.unit else []
+    return {
+        "build": [f"image/{app.image_repository}:{image}"] if digest is None else [],
+        "deploy": [f"app/{app.name}/{environment.name}", *unit],
+    }
+
+
 def build_deployment(
-    request: Request, app: App, environment: Environment, sha: str, execution: Execution, installation: Installation
+    request: Request, accepted: Accepted, execution: Execution, installation: Installation
 ) -> dict[str, Any]:
     """Return the deployment variable of the state machine (its keys are the contract between the states)."""
+    app, environment, sha, origin = accepted.app, accepted.environment, accepted.sha, accepted.origin
     uri = f"{installation.registry}/{app.image_repository}"
+    tag = image_tag(app, sha)
     builders = {"ARM64": installation.builder_arm64, "X86_64": installation.builder_x86_64}
     source = request.source
     return {
         "id": execution.name,
         "execution_arn": execution.arn,
+        "started_at": execution.started_at,
         "app": app.name,
         "environment": environment.name,
         "action": request.action,
         "runner": app.runner,
-        "ref": request.ref,
+        "ref": request.ref or sha,
         "sha": sha,
+        "digest": accepted.digest,
+        "origin": origin and {"deployment": origin.deployment, "started_at": origin.started_at},
+        "exact": {service.name: origin.revisions[service.name] for service in environment.services}
+        if origin and request.exact
+        else None,
+        "from": request.promote_from,
+        "emergency": accepted.emergency,
+        "locks": _locks(app, environment, tag, accepted.digest),
+        "queue": environment.queue,
         "repository": app.repository.name,
         "repository_id": app.repository.id,
         "source": source and {"repository": source.repository, "run_id": source.run_id, "run_url": source.run_url},
         "requested_by": request.requested_by,
-        "image": {"repository_name": app.image_repository, "repository_uri": uri, "tag": image_tag(app, sha)},
+        "image": {"repository_name": app.image_repository, "repository_uri": uri, "tag": tag},
         "build": {
             "task_definition": builders[app.architecture],
             "task_role": f"{installation.push_role_arn_prefix}{app.name}",
@@ -169,5 +204,9 @@ def build_deployment(
             "services": [{"name": s.name, "containers": list(s.containers)} for s in environment.services],
             "task_definition_base": environment.task_definition_base,
         },
-        "timeouts": {"build": environment.timeouts.build, "rollout": environment.timeouts.rollout},
+        "release": _release(environment, request.action),
+        "schedules": [
+            {"group": s.group, "name": s.name, "containers": list(s.containers)} for s in environment.scheduled_tasks
+        ],
+        "timeouts": asdict(environment.timeouts),
     }

@@ -88,6 +88,14 @@ class RequesterNotAllowed(RequestRejected):
     """Whoever started the workflow run may not deploy there."""
 
 
+class NothingToGoBackTo(RequestRejected):
+    """There is no deployment that succeeded and could be put back."""
+
+
+class NotPromotable(RequestRejected):
+    """What runs in the other environment is not one image that was deployed there with success."""
+
+
 class Unavailable(DeployRunnerError):
     """Something we depend on does not answer right now; the state machine tries again."""
 

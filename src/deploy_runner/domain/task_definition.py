@@ -22,6 +22,7 @@ OUTPUT_ONLY = frozenset(
 )
 TAG_PREFIX = "deploy-runner:"
 DEPLOYMENT_TAG = f"{TAG_PREFIX}deployment"
+SHA_TAG = f"{TAG_PREFIX}sha"
 SERVICE_TAG = f"{TAG_PREFIX}service"
 BASE_TAG = f"{TAG_PREFIX}base"
 MANAGED_TAG = f"{TAG_PREFIX}managed"
@@ -63,7 +64,7 @@ def our_tags(deployment: Mapping[str, Any], service: str, base_arn: str | None) 
         DEPLOYMENT_TAG: str(deployment["id"]),
         f"{TAG_PREFIX}app": str(deployment["app"]),
         f"{TAG_PREFIX}environment": str(deployment["environment"]),
-        f"{TAG_PREFIX}sha": str(deployment["sha"]),
+        SHA_TAG: str(deployment["sha"]),
         SERVICE_TAG: service,
     }
     return {**tags, BASE_TAG: base_arn} if base_arn else tags
