@@ -77,11 +77,12 @@ def parse_request(given: object) -> Request:
         _check_action(given, action, problems)
     else:
         problems.append(f"action must be {_either(ACTIONS)}: {show(action)}")
+        action = ""
     request = Request(
         app=_text(given, "app", MAX_NAME, problems),
         environment=_text(given, "environment", MAX_NAME, problems),
         ref=_text(given, "ref", MAX_REF, problems, why_not_a_ref) if "ref" in given else None,
-        action=str(action),
+        action=action,
         source=_source(given["source"], problems) if given.get("source") is not None else None,
         requested_by=_text(given, "requested_by", MAX_REQUESTED_BY, problems)
         if given.get("requested_by") not in (None, "")
