@@ -12,7 +12,6 @@ from typing import Any
 
 from deploy_runner.aws.clients import TargetClients, in_target
 from deploy_runner.aws.ecs import (
-    digest_of,
     find_rollout,
     register_revision,
     register_scheduled,
@@ -77,7 +76,7 @@ def _find(clients: TargetClients, deployment: dict[str, Any], event: dict[str, A
     found = [find_rollout(clients.ecs, deployment, service, started=started) for service in services]
     rollouts = [asdict(rollout) for rollout in found]
     deployments().keep(deployment, revisions=rollouts)
-    return {"rollouts": rollouts, "digest": digest_of(clients.ecs, found[0], services[0]["containers"][0])}
+    return {"rollouts": rollouts, "digest": found[0].digest}
 
 
 def _roll_back(

@@ -43,10 +43,12 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     here = Installation.from_environment(os.environ)
     running = EcsRunning(partial(_ecs, execution.name), here.registry)
     facts = RepositoryFacts(github(), app.repository.name)
-    accepted = decide(allowlist(), request, facts, deployments(), running)
+    table = deployments()
+    accepted = decide(allowlist(), request, facts, table, running)
     deployment = build_deployment(request, accepted, execution, here)
     if request.action != "build":
         check_services(_ecs(execution.name, accepted.environment.target), deployment)
+    table.accept(deployment)  # from here on it ends with a verdict, whatever happens
     count("RequestsAccepted")
     logger.info("accepted", extra={"app": app.name, "sha": accepted.sha, "because": accepted.because})
     return deployment

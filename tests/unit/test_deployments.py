@@ -135,7 +135,7 @@ def test_a_deployment_that_is_over_is_passed_over_and_waits_for_nothing(table: T
 
 
 def test_many_at_once_have_one_owner(table: Table) -> None:
-    """GIVEN claims at the same moment WHEN all are made THEN one owns the lock, one waits, the others are superseded."""
+    """GIVEN claims at the same moment WHEN all are made THEN one owns it, one waits, the others are superseded."""
     granted: list[Answer] = []
     names = [f"d{number}" for number in range(8)]
     threads = [threading.Thread(target=lambda n=name: granted.extend(table.go(n))) for name in names]

@@ -240,7 +240,7 @@ class Logs:
         return {"events": [{"message": message} for message in self.messages]}
 
 
-def test_the_last_words_are_the_last_line_without_values_of_the_environment(fake: FakeEcs) -> None:
+def test_the_last_words_are_the_last_lines_without_values_of_the_environment(fake: FakeEcs) -> None:
     options = {"awslogs-group": "/apps/cineos", "awslogs-stream-prefix": "cineos"}
     container = {"name": "app", "image": "i", "logConfiguration": {"logDriver": "awslogs", "options": options}}
     container["environment"] = [{"name": "DSN", "value": "host=db pass=xyzzy"}, {"name": "STAGE", "value": "dev"}]
@@ -249,9 +249,9 @@ def test_the_last_words_are_the_last_line_without_values_of_the_environment(fake
     stopped = [StoppedTask("t1", "app", 1)]
 
     logs = Logs("cineos/app/t1", ["Traceback", "cannot connect to host=db pass=xyzzy in dev\n", "  \n"])
-    assert ecs.last_words(fake, logs, rollout, stopped) == "cannot connect to $DSN in dev"
-    assert ecs.last_words(fake, Logs("other", []), rollout, stopped) == ""
-    assert ecs.last_words(fake, logs, rollout, []) == ""
+    assert ecs.last_words(fake, logs, rollout, stopped) == ["Traceback", "cannot connect to $DSN in dev"]
+    assert ecs.last_words(fake, Logs("other", []), rollout, stopped) == []
+    assert ecs.last_words(fake, logs, rollout, []) == []
 
 
 def test_only_stopped_tasks_of_our_revision_count(fake: FakeEcs) -> None:

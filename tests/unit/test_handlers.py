@@ -80,7 +80,7 @@ def deployment(github: FakeGitHub, ecs: FakeEcs, aws: Any, context: Context) -> 
 def test_an_accepted_request_becomes_every_parameter_of_the_later_states(deployment: dict[str, Any]) -> None:
     assert deployment["sha"] == SHA
     assert deployment["id"] == "d-1"
-    assert deployment["build"]["task_definition"] == "builder-arm64:1"
+    assert deployment["build"]["task_definition"] == ENVIRONMENT["BUILDER_TASK_DEFINITION_ARM64"]
     assert deployment["build"]["task_role"].endswith("role/deploy-runner/push/cineos")
     assert deployment["image"]["repository_uri"] == f"{ENVIRONMENT['REGISTRY_PREFIX']}/cineos"
     assert deployment["target"]["services"] == [{"name": "cineos", "containers": ["app"]}]

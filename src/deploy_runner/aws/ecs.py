@@ -217,17 +217,11 @@ def find_rollout(
         if not str(images.get(container)).startswith(f"{deployment['image']['repository_uri']}@sha256:"):
             rule = f"The container {container} of {place} must run the app's image by digest"
             raise NothingDeployed(rule, images.get(container), remedy)
-    rollout = _rollout(target, found, *registered)
+    digest = str(images[service["containers"][0]]).partition("@")[2]
+    rollout = _rollout(target, found, *registered, digest)
     if started and not is_visible(rollout, observe(ecs, rollout)):
         raise NothingDeployed(f"app-deployer must have updated {place}", rollout.task_definition, remedy)
     return rollout
-
-
-def digest_of(ecs: "ECSClient", rollout: Rollout, container: str) -> str:
-    """Return the digest that a container of a rollout's revision runs; empty where it names none."""
-    definition, _ = describe_definition(ecs, rollout.task_definition)
-    images = {c.get("name"): str(c.get("image", "")) for c in definition.get("containerDefinitions", [])}
-    return images.get(container, "").partition("@")[2]
 
 
 def _rollout(

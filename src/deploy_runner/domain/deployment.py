@@ -132,13 +132,18 @@ def _app_deployer(app: App, environment: Environment, sha: str, uri: str, instal
     }
 
 
-def _release(environment: Environment, action: str) -> dict[str, Any] | None:
-    """Return the parameters of the state RunRelease.
+def _release(environment: Environment, action: str, region: str) -> dict[str, Any] | None:
+    """Return the parameters of the state RunRelease. Raises TargetMisconfigured for a target in another region.
 
     What is put back runs none: an older version's migrations need not know what a newer one's have done.
     """
     if not environment.release_command or action not in ("deploy", "promote"):
         return None
+    if environment.target.region != region:
+        # A state's Credentials reach other accounts, not other regions:
+        # docs.aws.amazon.com/step-functions/latest/dg/concepts-access-cross-acct-resources.html
+        rule = f"A release_command must run in the region that the deploy runner is in, {region}"
+        raise TargetMisconfigured(rule, environment.target.region, "Remove `release_command` there from apps.yaml")
     first = environment.services[0]
     command = list(environment.release_command)
     return {"service": first.name, "container": first.containers[0], "command": command}
@@ -204,7 +209,7 @@ def build_deployment(
             "services": [{"name": s.name, "containers": list(s.containers)} for s in environment.services],
             "task_definition_base": environment.task_definition_base,
         },
-        "release": _release(environment, request.action),
+        "release": _release(environment, request.action, installation.builder_arm64.split(":")[3]),
         "schedules": [
             {"group": s.group, "name": s.name, "containers": list(s.containers)} for s in environment.scheduled_tasks
         ],
