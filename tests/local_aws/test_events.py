@@ -196,3 +196,31 @@ def test_moto_alone_has_no_function_as_target() -> None:
             print("none")"""
     plain = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert plain.stdout == "none\n"
+
+
+@pytest.mark.parametrize(
+    ("expression", "seconds"),
+    [
+        ("rate(1 minute)", 60),
+        ("rate(5 hours)", 18000),
+        ("rate(2 days)", 172800),
+        ("cron(0 12 * * ? *)", None),
+        ("", None),
+    ],
+)
+def test_a_rate_is_a_number_of_seconds(expression: str, seconds: int | None) -> None:
+    assert events.period(expression) == seconds
+
+
+def test_a_rule_with_a_rate_sends_an_event_each_period(aws: Any) -> None:
+    """GIVEN rules with a rate, one of them disabled WHEN time goes by THEN one sends what AWS sends, once a period."""
+    rules, sent = aws("events"), list[tuple[str, dict[str, Any]]]()
+    for name, state in (("every-minute", "ENABLED"), ("never", "DISABLED")):
+        rules.put_rule(Name=name, ScheduleExpression="rate(1 minute)", State=state)
+    clockwork = events.Clockwork(lambda rule, event: sent.append((rule.name, event)))
+    for now in (1000.0, 1059.0, 1060.0, 1061.0, 1121.0):
+        clockwork.tick(now)
+    assert [(name, event["detail-type"], event["source"], event["detail"]) for name, event in sent] == [
+        ("every-minute", "Scheduled Event", "aws.events", {})
+    ] * 2
+    assert sent[0][1]["resources"][0].endswith(":rule/every-minute")

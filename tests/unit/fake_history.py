@@ -1,6 +1,8 @@
 """What was deployed and what runs, in memory: domain.allow.History and Running."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from deploy_runner.aws.deployments import Good
 from deploy_runner.aws.running import Current
@@ -17,6 +19,10 @@ class FakeHistory:
     """`good` are deployments that succeeded, by app, environment and id; the first of a place is its last good one."""
 
     good: dict[tuple[str, str, str], Good] = field(default_factory=dict)
+    accepted: list[dict[str, Any]] = field(default_factory=list)
+
+    def accept(self, deployment: Mapping[str, Any]) -> None:
+        self.accepted.append(dict(deployment))
 
     def last_good(self, app: str, environment: str) -> Good | None:
         return next((good for key, good in self.good.items() if key[:2] == (app, environment)), None)

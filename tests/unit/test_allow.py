@@ -254,10 +254,11 @@ def test_an_emergency_lifts_no_other_rule_and_is_none_without_a_freeze(allowlist
 # --- the deployment ---------------------------------------------------------------------------------------------------
 
 
+BUILDERS = [f"arn:aws:ecs:us-east-1:123456789012:task-definition/docker-builder-{cpu}:1" for cpu in ("arm", "x86")]
 DEPLOYERS = [f"arn:aws:ecs:us-east-1:123456789012:task-definition/app-deployer-{cpu}:1" for cpu in ("arm", "x86")]
 ROLES = ("arn:aws:iam::1:role/deploy-runner/push/", "arn:aws:iam::1:role/deploy-runner/deployer/deployer-")
 EXECUTION = Execution("arn", "d-1", "2026-01-01T00:00:00Z")
-HERE = Installation("arm", "x86", *DEPLOYERS, *ROLES, "registry")
+HERE = Installation(*BUILDERS, *DEPLOYERS, *ROLES, "registry")
 
 
 def test_changed_build_settings_are_a_new_image_and_all_else_is_not(allowlist: Allowlist) -> None:
@@ -291,8 +292,8 @@ def test_the_builder_is_that_of_the_architecture_and_pushes_as_the_app(allowlist
         return build_deployment(request, replace(accepted, app=app), EXECUTION, HERE)
 
     built = deployment(accepted.app)
-    assert built["build"]["task_definition"] == "arm"
-    assert deployment(replace(accepted.app, architecture="X86_64"))["build"]["task_definition"] == "x86"
+    assert built["build"]["task_definition"] == BUILDERS[0]
+    assert deployment(replace(accepted.app, architecture="X86_64"))["build"]["task_definition"] == BUILDERS[1]
     assert built["build"]["task_role"] == "arn:aws:iam::1:role/deploy-runner/push/cineos"
     assert built["source"]["run_id"] == 7
     environment = {entry["Name"]: entry["Value"] for entry in built["build"]["environment"]}

@@ -18,7 +18,13 @@ VERBS = ("validate_request", "report_status", "deploy_service", "watch_rollout")
 # docs.aws.amazon.com/lambda/latest/dg/lambda-python.html: what the runtime brings
 RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six.py")
 MAX_BYTES = 40_000_000
-EVENT = {"execution": {"arn": "arn:aws:states:us-east-1:123456789012:execution:deploy-app:d-1", "name": "d-1"}}
+EVENT = {
+    "execution": {
+        "arn": "arn:aws:states:us-east-1:123456789012:execution:deploy-app:d-1",
+        "name": "d-1",
+        "started_at": "2026-01-01T00:00:00.000Z",
+    }
+}
 
 CONTEXT = """
 class Context:
@@ -89,19 +95,18 @@ def test_the_packaged_allowlist_is_read(artifact: Path, runtime: Path) -> None:
     assert "apps.yaml" in said["errorMessage"]
 
 
-def test_an_outcome_is_reported_though_nobody_listens(artifact: Path, runtime: Path) -> None:
-    failure = {"state": "ValidateRequest", "error": "AppNotAllowed", "cause": '{"errorMessage": "No."}'}
-    execution = {**EVENT["execution"], "started_at": "t"}
-    event = {"step": "outcome", "deployment": None, "failure": failure, "execution": execution}
-    said = invoke(artifact, runtime, "report_status", event, AWS_ENDPOINT_URL="http://127.0.0.1:9")
-    assert said == {"result": {"verdict": "REJECTED", "error": "AppNotAllowed", "cause": "No."}}
-
-
-@pytest.mark.parametrize("verb", ["deploy_service", "watch_rollout"])
+@pytest.mark.parametrize(
+    "verb",
+    ["acquire_lock", "clean_up", "deploy_service", "finish_deployment", "report_status", "sweep", "watch_rollout"],
+)
 def test_aws_that_does_not_answer_is_an_error_to_try_again(artifact: Path, runtime: Path, verb: str) -> None:
     target = {"role_arn": "arn:aws:iam::123456789012:role/r", "region": "us-east-1", "cluster": "dev", "services": []}
     deployment = {"id": "d", "app": "a", "environment": "e", "target": target, "timeouts": {"rollout": 60}}
-    event = {"step": "register", "deployment": deployment, "task_token": "t", **EVENT, "rollouts": []}
+    deployment |= {"execution_arn": "x", "started_at": "t", "queue": "latest"}
+    outcome = {"verdict": "FAILED", "error": "E", "cause": "c"}
+    event = {"step": "register", "deployment": deployment, "task_token": "t", **EVENT, "rollouts": [], "wanted": ["l"]}
+    event |= {"given_up": [], "execution_arn": "arn:d", "outcome": outcome}
+    event |= {"step": "outcome", "deployment": None} if verb == "report_status" else {}
     said = invoke(artifact, runtime, verb, event, AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert said["errorType"] == "AwsUnavailable"
 

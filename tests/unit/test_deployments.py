@@ -23,6 +23,22 @@ def deployment(name: str, environment: str = "dev", **more: Any) -> dict[str, An
     return made | more
 
 
+class OneAtATime:
+    """A client whose calls do not mix, as those of DynamoDB do not; moto's do."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._lock = client, threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*positional: Any, **named: Any) -> Any:
+            with self._lock:
+                return method(*positional, **named)
+
+        return call
+
+
 class Table(Deployments):
     """The table, and what a test looks for in it."""
 
@@ -42,7 +58,7 @@ class Table(Deployments):
 
 @pytest.fixture
 def table(aws: Any) -> Table:
-    return Table(aws.client("dynamodb"), TABLE, lambda _: None, lambda: 1000.0)
+    return Table(OneAtATime(aws.client("dynamodb")), TABLE, lambda _: None, lambda: 1000.0)  # type: ignore[arg-type]
 
 
 def test_an_accepted_request_is_unfinished_and_has_a_record(table: Table) -> None:

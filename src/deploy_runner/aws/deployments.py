@@ -137,7 +137,8 @@ class Deployments:
             _condition(_lock_key(name), "#owner = :me", {":me": {"S": deployment["id"]}}, {"#owner": "owner"})
             for name in deployment["locks"]["deploy"]
         ]
-        if self._write([*checks, _update(_open_key(deployment["id"]), values, _NOT_OVER)]):
+        own = _open_key(deployment["id"])
+        if self._write([*checks, _update(own, values, _NOT_OVER) if values else _condition(own, _NOT_OVER)]):
             place = f"{deployment['app']} in {deployment['environment']}"
             rule = f"The deployment {deployment['id']} must own the lock of {place} to change it"
             raise LockLost(rule, remedy="It was stopped, or ran out of time; deploy again")

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -241,6 +242,47 @@ def _deliver_or_bury(
                 log.exception("the dead letter queue %s does not take the event either", letters)
 
 
+_PERIODS = {"minute": 60, "hour": 3600, "day": 86400}
+
+
+def period(expression: str) -> int | None:
+    """Return the seconds of `rate(5 minutes)`, None for what is no rate: local AWS knows no cron for rules.
+
+    docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#rate-based
+    """
+    found = re.fullmatch(r"rate\(([1-9][0-9]*) (minute|hour|day)s?\)", expression)
+    return int(found[1]) * _PERIODS[found[2]] if found else None
+
+
+class Clockwork:
+    """Sends the events of rules with a rate, the first one period after the rule was there. moto sends none."""
+
+    def __init__(self, send: Callable[[Any, dict[str, Any]], None]) -> None:
+        self._send, self._last = send, dict[str, float]()
+
+    def tick(self, now: float) -> None:
+        """Send what is due at a time, in seconds since 1970."""
+        for backends in list(events_backends.values()):
+            for backend in list(backends.values()):
+                for bus in list(backend.event_buses.values()):
+                    for rule in list(bus.rules.values()):
+                        self._look(rule, now)
+
+    def _look(self, rule: Any, now: float) -> None:
+        every = period(rule.scheduled_expression or "")
+        if every is None or rule.state == "DISABLED":
+            return
+        if now - self._last.setdefault(rule.arn, now) < every:
+            return
+        self._last[rule.arn] = now
+        event = {
+            "version": "0", "id": str(uuid.uuid4()), "detail-type": "Scheduled Event", "source": "aws.events",
+            "account": rule.account_id, "time": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "region": rule.region_name, "resources": [rule.arn], "detail": {},
+        }  # fmt: skip
+        self._send(rule, event)
+
+
 def install(machine: Machine) -> None:
     """Deliver to every kind of target that the product uses."""
     plain_put_events = EventsBackend.put_events
@@ -252,12 +294,23 @@ def install(machine: Machine) -> None:
         event = {key: value for key, value in original_event.items() if key != "ingestion-time"}
         if not isinstance(event["time"], str):
             event["time"] = datetime.fromtimestamp(float(event["time"]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        if not matches(rule.event_pattern.get_pattern(), event):
-            return
+        if matches(rule.event_pattern.get_pattern(), event):
+            start_deliveries(rule, event)
+
+    def start_deliveries(rule: Any, event: dict[str, Any]) -> None:
         for pause in deliveries.of(event):
             for target in list(rule.targets):
                 arguments = (machine, rule, target, event, pause)
                 threading.Thread(target=_deliver_or_bury, args=arguments, name="event", daemon=True).start()
+
+    clockwork, stopped = Clockwork(start_deliveries), threading.Event()
+
+    def keep_time() -> None:
+        while not stopped.wait(1.0):
+            try:
+                clockwork.tick(time.time())
+            except Exception:
+                log.exception("the clockwork of scheduled rules")
 
     def put_events(backend: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Only AWS's services may say that they are AWS's services."""
@@ -275,6 +328,8 @@ def install(machine: Machine) -> None:
             rule.pop("CreatedBy", None)
         return json.dumps(listed), headers
 
+    threading.Thread(target=keep_time, name="scheduled rules", daemon=True).start()
+    machine.on_stop("scheduled rules", stopped.set)
     Rule.send_to_targets = send_to_targets
     EventsBackend.put_events = put_events
     EventsHandler.list_rules = list_rules
