@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import os
+import pickle
 import random
 import traceback
 from collections import Counter
@@ -97,21 +98,21 @@ def huge(rng: random.Random) -> Any:
 
 def text(rng: random.Random) -> str:
     """A hostile text, or one with hostile characters somewhere in it: none that could be the name of anything."""
-    one = rng.choice(UNPRINTABLE + PRINTABLE)
+    parts = rng.choices(UNPRINTABLE + PRINTABLE, k=rng.choice([1, 1, 2, 3]))
     kind = rng.randrange(4)
     if kind == 0:
-        return one
+        return "".join(parts)
     if kind == 1:
-        return one + rng.choice(UNPRINTABLE + PRINTABLE)
-    if kind == 2:
-        place = rng.randrange(5)
-        return "main"[:place] + one + "main"[place:]
-    return one * rng.randrange(2, 200)
+        return parts[0] * rng.randrange(2, 200)
+    word = rng.choice(["main", "cineos", "release/1.2", "d-0", SHA])
+    place = rng.randrange(len(word) + 1)
+    return word[:place] + "".join(parts) + word[place:]
 
 
 def unprintable(rng: random.Random) -> str:
-    place = rng.randrange(5)
-    return "main"[:place] + rng.choice(UNPRINTABLE) + "main"[place:]
+    word = rng.choice(["main", "cineos", "octocat", SHA])
+    place = rng.randrange(len(word) + 1)
+    return word[:place] + "".join(rng.choices(UNPRINTABLE, k=rng.randrange(1, 4))) + word[place:]
 
 
 def value(rng: random.Random) -> Any:
@@ -131,7 +132,14 @@ MALFORMED = "RequestMalformed"
 
 
 def base(rng: random.Random, *actions: str) -> dict[str, Any]:
-    return copy.deepcopy(VALID[rng.choice(actions or tuple(VALID))])
+    request = copy.deepcopy(VALID[rng.choice(actions or tuple(VALID))])
+    if rng.random() < 0.5:
+        request["source"]["run_url"] += f"/attempts/{rng.randrange(10**6)}"
+        request["requested_by"] = rng.choice(["octocat", "Octo Cat", "dependabot[bot]", "Zoë", "$(reboot)"])
+    for key in ("source", "requested_by", "emergency"):
+        if rng.random() < 0.1:
+            request.pop(key, None)
+    return request
 
 
 def hostile_app(rng: random.Random) -> Case:
@@ -153,6 +161,14 @@ def hostile_ref(rng: random.Random) -> Case:
     given = rng.choice([text(rng), rng.choice(near), value(rng)])
     rules = {MALFORMED: "ref must", "RefNotFound": "The ref must be in lightwave-media/cineos"}
     return Case(base(rng, "deploy", "build") | {"ref": given}, rules)
+
+
+def unsafe_ref(rng: random.Random) -> Case:
+    """One that git would read as an option, a range, a path or a pattern: GitHub is never asked for it."""
+    word, other = (rng.choice([*PRINTABLE, "main", "v1", SHA]) for _ in range(2))
+    between = rng.choice(["..", "//", "@{", "~", "^", ":", "?", "*", "[", "\\", " ", "\t", "/.", ".lock/"])
+    given = rng.choice([f"-{word}", f"--{word}={other}", f"{word}{between}{other}", f"/{word}", f"{word}/", f"{word}."])
+    return Case(base(rng, "deploy", "build") | {"ref": given}, {MALFORMED: "ref must"})
 
 
 def hostile_action(rng: random.Random) -> Case:
@@ -263,28 +279,35 @@ def forbidden(rng: random.Random) -> Case:
         request = base(rng, "deploy", "rollback") | {"environment": "old"} | emergency
         request.pop("deployment", None)
         return Case(request, frozen)
-    source = rng.choice([None, SOURCE | {"run_id": 8}, SOURCE | {"repository": "evil/cineos"}])
+    other = {"run_id": rng.randrange(8, 10**18)}, {"repository": f"evil-{rng.randrange(10**6)}/cineos"}
+    source = rng.choice([None, SOURCE | other[0], SOURCE | other[1]])
     return Case(base(rng, "deploy", "rollback") | {"environment": "prod", "source": source},
                 {"RequesterNotAllowed": "cineos is deployed to prod only by octocat"})  # fmt: skip
 
 
 KINDS: list[tuple[Callable[[random.Random], Case], int]] = [
-    (hostile_app, 10), (hostile_environment, 10), (hostile_ref, 20), (hostile_action, 6), (hostile_source, 12),
+    (hostile_app, 10), (hostile_environment, 10), (hostile_ref, 15), (unsafe_ref, 8), (hostile_action, 6),
+    (hostile_source, 12),
     (hostile_requested_by, 5), (hostile_deployment, 8), (hostile_switch, 6), (hostile_from, 6), (unknown_key, 6),
     (missing_key, 3), (contradiction, 8), (no_object, 5), (soup, 4), (forbidden, 3),
 ]  # fmt: skip
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
+    """So many cases, no request twice."""
     rng = random.Random(seed)  # noqa: S311 - no secret
     kinds, weights = zip(*KINDS, strict=True)
-    for kind in rng.choices(kinds, weights, k=count):
-        yield kind(rng)
+    made: set[bytes] = set()
+    while len(made) < count:
+        case = rng.choices(kinds, weights)[0](rng)
+        if (same := pickle.dumps(case.request)) not in made:
+            made.add(same)
+            yield case
 
 
 @dataclass
 class Facts:
-    """GitHub's word, and how often it was asked. Nobody's run has the id 8."""
+    """GitHub's word, and how often it was asked. The only run is 7."""
 
     branches: dict[str, str] = field(default_factory=lambda: {"main": SHA})
     asked: int = 0
