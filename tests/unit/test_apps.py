@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from deploy_runner.domain.apps import MAX_DEPLOYER_ROLES, load, load_file
+from deploy_runner.domain.apps import MAX_DEPLOYER_ROLES, MAX_SECONDS, load, load_file
 from deploy_runner.domain.errors import AllowlistInvalid
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ ALLOWED: list[tuple[tuple[str, ...], Any]] = [
     ((*ENV, "freeze"), "holidays"),
     ((*ENV, "emergency"), ["octocat", "dependabot[bot]"]),
     ((*ENV, "queue"), "all"),
-    ((*ENV, "timeouts"), {"build": 60, "rollout": 3600, "queue": 14400, "release": 60}),
+    ((*ENV, "timeouts"), {"build": 60, "rollout": 3600, "queue": 3600, "release": 60}),
     ((*ENV, "task_definition_base"), "family"),
     ((*ENV, "refs"), {"tags": ["v*"]}),
     ((*IN_APP, "services"), {"Web_1": ["app", "worker"], "s" * 255: ["app"]}),
@@ -116,7 +116,7 @@ REFUSED: list[tuple[tuple[str, ...], Any]] = [
     ((*ENV, "timeouts"), {"rollout": 3601}),
     ((*ENV, "timeouts"), {"rollout": "600"}),
     ((*ENV, "timeouts"), {"test": 600}),
-    ((*ENV, "timeouts"), {"queue": 14401}),
+    ((*ENV, "timeouts"), {"queue": 7201}),
     ((*ENV, "timeouts"), {"release": 59}),
     ((*ENV, "emergency"), []),
     ((*ENV, "emergency"), "octocat"),
@@ -276,6 +276,14 @@ def test_a_release_command_that_no_task_would_take_is_refused() -> None:
     assert loads(changed((*IN_APP, "release_command"), ["x" * 1000] * 4))
     with pytest.raises(AllowlistInvalid, match="at most 4096 characters in all"):
         load(yaml.safe_dump(changed((*IN_APP, "release_command"), ["x" * 1000] * 5)))
+
+
+def test_a_deployment_may_not_take_longer_than_the_state_machine() -> None:
+    machine = yaml.safe_load((ROOT / "statemachines/deploy_app.asl.yaml").read_text())
+    assert machine["TimeoutSeconds"] == MAX_SECONDS + 600
+    assert loads(changed((*ENV, "timeouts"), {"queue": 7200}))
+    with pytest.raises(AllowlistInvalid, match=r"at most 21000 s together.* but is 24300"):
+        load(yaml.safe_dump(changed((*ENV, "timeouts"), {"queue": 7200, "rollout": 3600})))
 
 
 def test_a_schedule_has_one_name_and_one_app() -> None:

@@ -42,6 +42,8 @@ MAX_RELEASE_COMMAND = 4_096  # likewise: half of the overrides
 # docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 # docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html
 MAX_ENTRIES = 20
+# The state machine ends after six hours, which leave ten minutes for all that is not waited for: deploy_app.asl.yaml.
+MAX_SECONDS = 21_000
 MAX_CONTAINERS = 10
 # docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html, with its group before it
 SCHEDULE = r"([0-9A-Za-z_.-]{1,64}/)?[0-9A-Za-z_.-]{1,64}"
@@ -107,6 +109,11 @@ class Timeouts:
     rollout: int = 1200
     queue: int = 3600
     release: int = 900
+
+    @property
+    def longest(self) -> int:
+        """Return how long a deployment may take: it waits for a build and for its turn, and a rollout may be undone."""
+        return 2 * self.queue + self.build + self.release + 2 * self.rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,12 +490,16 @@ def _refs(value: _Value) -> Refs:
 
 def _timeouts(value: _Value) -> Timeouts:
     record = value.record((), ("build", "rollout", "queue", "release"))
-    return Timeouts(
+    timeouts = Timeouts(
         record.read("build", lambda v: v.number(60, 3000, "seconds"), Timeouts().build),
         record.read("rollout", lambda v: v.number(60, 3600, "seconds"), Timeouts().rollout),
-        record.read("queue", lambda v: v.number(60, 14_400, "seconds"), Timeouts().queue),
+        record.read("queue", lambda v: v.number(60, 7200, "seconds"), Timeouts().queue),
         record.read("release", lambda v: v.number(60, 3600, "seconds"), Timeouts().release),
     )
+    if timeouts.longest > MAX_SECONDS:
+        rule = f"must be at most {MAX_SECONDS} s together, with queue and rollout counted twice"
+        value.problem(rule, "Lower one: a deployment has six hours", str(timeouts.longest))
+    return timeouts
 
 
 def _release_command(value: _Value) -> tuple[str, ...]:
