@@ -397,14 +397,14 @@ def test_what_is_logged_of_hostile_requests_is_one_json_object_a_line(
     from functions.observability import logger
     from functions.validate_request import handler
 
-    github, ecs, written = FakeGitHub(), FakeEcs(), io.StringIO()
+    github, ecs, history, written = FakeGitHub(), FakeEcs(), FakeHistory(), io.StringIO()
     ecs.add_service("web", ecs.add_definition("web"))
     branches = [name for name in PRINTABLE if name.isascii()]
     github.branches |= dict.fromkeys(branches, SHA)
     monkeypatch.setattr(functions.github_app, "github", lambda repository_id=None: github)
     monkeypatch.setattr(handler, "in_target", lambda target, session: TargetClients(ecs, Logs()))
     monkeypatch.setattr(handler, "allowlist", lambda: ALLOWLIST)
-    monkeypatch.setattr(handler, "deployments", FakeHistory)
+    monkeypatch.setattr(handler, "deployments", lambda: history)
     monkeypatch.setattr(logger.registered_handler, "stream", written)
     named = [Case(VALID["deploy"] | {"ref": name, "requested_by": name}, {}) for name in branches]
     execution = {"arn": "arn:execution", "name": "d-1", "started_at": "2026-01-01T00:00:00Z"}
@@ -428,4 +428,5 @@ def test_what_is_logged_of_hostile_requests_is_one_json_object_a_line(
         assert line.endswith("\n")
         assert line.removesuffix("\n").isprintable()
         assert isinstance(json.loads(line), dict)
-    assert sum('"message":"accepted"' in line for line in lines) > 10
+    assert sum('"message":"accepted"' in line for line in lines) == len(history.accepted) > 10
+    assert {deployment["ref"] for deployment in history.accepted} <= set(branches)
