@@ -114,7 +114,7 @@ def test_rules_that_need_github_are_kept(github: FakeGitHub, ecs: FakeEcs, envir
 
 @pytest.mark.parametrize("controller", ["CODE_DEPLOY", "EXTERNAL"])
 def test_a_service_with_another_controller_is_refused_at_validation(
-    github: FakeGitHub, ecs: FakeEcs, environment: None, context: Context, controller: str
+    github: FakeGitHub, ecs: FakeEcs, aws: Any, context: Context, controller: str
 ) -> None:
     ecs.services["cineos"]["deploymentController"] = {"type": controller}
     with pytest.raises(TargetMisconfigured, match=controller):
