@@ -58,7 +58,7 @@ def _facts(execution_arn: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"ended_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")}
     try:
         pages = client("stepfunctions").get_paginator("get_execution_history")
-        found = pages.paginate(executionArn=execution_arn, includeExecutionData=False, maxResults=1000)
+        found = pages.paginate(executionArn=execution_arn, maxResults=1000)
         events = [each for page in found for each in page["events"]]
     except Exception:
         logger.exception("the history could not be read")

@@ -68,8 +68,9 @@ def test_a_commit_is_built_and_deployed_in_one_task_and_served(walk: Walkthrough
     assert execution.verdict == "SUCCEEDED", execution.cause
     assert "version one-task" in walk.page(walk.service_url("dev", APP))
     assert states(history(walk, execution.arn)) == [
-        "ValidateRequest", "ReportQueued", "FindImage", "IsTheImageBuilt", "RunAppDeployer", "FindRollouts",
-        "WaitForStable", "ReportOutcome", "WhatIsTheVerdict", "Deployed",
+        "ValidateRequest", "ReportQueued", "IsThereSomethingToBuild", "AcquireBuild", "FindImage", "IsTheImageBuilt",
+        "AcquireLock", "HowIsItDeployed", "RunAppDeployer", "FindRollouts", "WaitForStable", "Finish", "ReportOutcome",
+        "WhatIsTheVerdict", "Deployed",
     ]  # fmt: skip
     [task] = runner_tasks(walk, execution.arn.rpartition(":")[2])
     assert {c["name"]: c["exitCode"] for c in task["containers"]} == {"deploy": 0, "clone": 0, "kaniko": 0}

@@ -50,9 +50,9 @@ def test_a_commit_is_built_deployed_and_served(walk: Walkthrough, clone: Path) -
     page = walk.page(walk.service_url("dev", "cineos"))
     assert "version 1" in page
     assert states(walk, execution.arn) == [
-        "ValidateRequest", "ReportQueued", "FindImage", "IsTheImageBuilt", "BuildImage", "ReadDigest",
-        "IsTheImageThere", "IsThereMoreThanTheBuild", "RegisterRevisions", "DeployServices", "WaitForStable",
-        "ReportOutcome", "WhatIsTheVerdict", "Deployed",
+        "ValidateRequest", "ReportQueued", "IsThereSomethingToBuild", "AcquireBuild", "FindImage", "IsTheImageBuilt",
+        "BuildImage", "ReadDigest", "IsTheImageThere", "AcquireLock", "HowIsItDeployed", "RegisterRevisions",
+        "IsThereARelease", "DeployServices", "WaitForStable", "Finish", "ReportOutcome", "WhatIsTheVerdict", "Deployed",
     ]  # fmt: skip
     assert execution.transitions <= 20
 

@@ -68,7 +68,7 @@ def outcome_of(
         restored, serves = rollback.get("restored") is True, one_line(_text(rollback.get("serves")), 300)
         if error in _TAKEN_BACK:
             found = ROLLED_BACK if restored else FAILED
-        if serves and serves not in cause:
+        if serves and not (restored and " still serves" in cause):
             cause = one_line(f"{cause[: MAX_CAUSE - len(serves) - 3].rstrip('.')}; {serves}", MAX_CAUSE)
     return Outcome(found, one_line(error, 100), cause)
 
