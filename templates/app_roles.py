@@ -29,7 +29,8 @@ from templates.iam import ANY_TASK, ECS_TASKS, PULL, Statement, allow, arn, docu
 MAX_ARN_CHARACTERS = 5_500
 LONGEST_ARN_PREFIX = len('"arn:aws-us-gov:ecr:ap-southeast-1:123456789012:repository/",')
 ASSUME_TARGETS = tuple(
-    f"{name}Role" for name in ("CleanUp", "DeployService", "FinishDeployment", "ValidateRequest", "WatchRollout")
+    f"{name}Role"
+    for name in ("CleanUp", "DeployService", "FinishDeployment", "StateMachine", "ValidateRequest", "WatchRollout")
 )
 PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
 
@@ -38,7 +39,7 @@ def build(config: Config) -> Template:
     """Return the roles and policies. The parameters are names of roles of the main stack."""
     template = Template("What apps.yaml grants: to each app its push role, to the deploy runner its targets.")
     template.set_version()
-    for name in ("StateMachineRole", *ASSUME_TARGETS):
+    for name in ASSUME_TARGETS:
         template.add_parameter(Parameter(name, Type="String", Description="The name of a role"))
 
     for app in config.allowlist.apps.values():

@@ -57,7 +57,14 @@ def _trust() -> dict[str, Any]:
     """Trust our functions' roles by name: a role as principal must exist first, and is another once made anew."""
     roles = [
         arn("iam", f"role{PATH}deploy-runner-{name}", region="", account="${DeployRunnerAccount}")
-        for name in ("clean-up", "deploy-service", "finish-deployment", "validate-request", "watch-rollout")
+        for name in (
+            "clean-up",
+            "deploy-service",
+            "finish-deployment",
+            "state-machine",
+            "validate-request",
+            "watch-rollout",
+        )
     ]
     return trust(
         {"AWS": arn("iam", "root", region="", account="${DeployRunnerAccount}")},
@@ -75,6 +82,7 @@ def _statements() -> list[Statement]:
                 "ecs:DescribeServiceRevisions",
                 "ecs:DescribeServices",
                 "ecs:ListServiceDeployments",
+                "ecs:StopServiceDeployment",
                 "ecs:UpdateService",
             ],
             arn("ecs", "service/*"),
@@ -88,6 +96,13 @@ def _statements() -> list[Statement]:
             arn("ecs", "service-revision/*"),
             in_clusters,
             wildcard="A revision's id is made by ECS; the condition keeps to the environment's clusters",
+        ),
+        allow(
+            "RolloutsOfTheEnvironment",
+            ["ecs:StopServiceDeployment"],
+            arn("ecs", "service-deployment/*"),
+            in_clusters,
+            wildcard="A rollout's id is made by ECS; the condition keeps to the environment's clusters",
         ),
         allow(
             "TasksOfTheEnvironment",
@@ -123,6 +138,45 @@ def _statements() -> list[Statement]:
             arn("ecs", "task-definition/*"),
             {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}},
             wildcard="As above, and only while registering",
+        ),
+        # The release commands of apps: a task of a revision that we registered, and nothing else.
+        allow(
+            "RunReleases",
+            ["ecs:RunTask"],
+            arn("ecs", "task-definition/*"),
+            {**tagged, **in_clusters},
+            wildcard="The families are the apps'; what may be run carries the environment's tag",
+        ),
+        allow(
+            "TagReleases",
+            ["ecs:TagResource"],
+            arn("ecs", "task/*"),
+            {"StringEquals": {"ecs:CreateAction": "RunTask", f"aws:RequestTag/{ENVIRONMENT_TAG}": Ref("Environment")}},
+            wildcard="A task's id is made by ECS; only while running one",
+        ),
+        allow(
+            "StopReleases",
+            ["ecs:StopTask"],
+            arn("ecs", "task/*"),
+            {**tagged, **in_clusters},
+            wildcard="A task's id is made by ECS; what may be stopped carries the environment's tag",
+            unused={"*": "Only for a deployment that is stopped while its release runs"},
+        ),
+        # Scheduled tasks that follow an app's image.
+        allow(
+            "FollowWithSchedules",
+            ["scheduler:GetSchedule", "scheduler:UpdateSchedule"],
+            arn("scheduler", "schedule/*"),
+            wildcard="A schedule carries no tags, only its group; apps.yaml names those that are changed",
+            unused={"*": "The tests' apps have no schedules"},
+        ),
+        allow(
+            "PassTheRolesOfSchedules",
+            ["iam:PassRole"],
+            arn("iam", f"role{APPS_PATH}*", region=""),
+            {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
+            wildcard=f"The roles of schedules are kept under {APPS_PATH} too, and go to the scheduler alone",
+            unused={"*": "The tests' apps have no schedules"},
         ),
         allow(
             "PassTheRolesOfApps",

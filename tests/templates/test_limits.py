@@ -19,7 +19,7 @@ INLINE, MANAGED, TRUST, ATTACHED = 10_240, 6_144, 2_048, 10
 # docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 DEFINITION_BYTES = 1_048_576
 # app_roles' parameters: names of roles
-ROLES = {f"{name}Role": name for name in ("StateMachine", "DeployService", "ValidateRequest", "WatchRollout")}
+ROLES = {parameter: parameter.removesuffix("Role") for parameter in app_roles.ASSUME_TARGETS}
 TARGET = {"Environment": "prod", "DeployRunnerAccount": "111111111111"}
 APPS, ENVIRONMENTS = 200, ("dev", "staging", "prod")
 
@@ -95,7 +95,8 @@ def test_nothing_is_lost_where_a_policy_is_split(config: Config) -> None:
     found = documents(Stack(app_roles.build(config).to_dict(), ROLES))["StateMachine"]
 
     assert len(found) > 1
-    images = [resource for document in found for resource in document["Statement"][0]["Resource"]]
+    statements = [statement for document in found for statement in document["Statement"]]
+    images = [resource for s in statements if s["Sid"] == "LookUpImages" for resource in s["Resource"]]
     assert sorted(images) == [arn("ecr", f"repository/{name}") for name in config.image_repositories]
 
 

@@ -82,12 +82,28 @@ def target_role(environment: str) -> list[Rule]:
         (
             [
                 "ecs:UpdateService", "ecs:DescribeServices", "ecs:ListServiceDeployments",
-                "ecs:DescribeServiceRevisions",
+                "ecs:DescribeServiceRevisions", "ecs:StopServiceDeployment",
             ],
             [arn("ecs", "service/*")],
             tagged,
         ),
         (["ecs:DescribeServiceRevisions"], [arn("ecs", "service-revision/*")], in_cluster),
+        (["ecs:StopServiceDeployment"], [arn("ecs", "service-deployment/*")], in_cluster),
+        (["ecs:RunTask"], [arn("ecs", "task-definition/*")], tagged | in_cluster),
+        (["ecs:StopTask"], [arn("ecs", "task/*")], tagged | in_cluster),
+        (
+            ["ecs:TagResource"],
+            [arn("ecs", "task/*")],
+            {"StringEquals": {
+                "ecs:CreateAction": "RunTask", "aws:RequestTag/deploy-runner:environment": environment
+            }},
+        ),
+        (["scheduler:GetSchedule", "scheduler:UpdateSchedule"], [arn("scheduler", "schedule/*")], None),
+        (
+            ["iam:PassRole"],
+            [arn("iam", "role/apps/*", "")],
+            {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
+        ),
         (["ecs:DescribeTasks"], [arn("ecs", "task/*")], in_cluster),
         (["ecs:ListTasks"], ["*"], in_cluster),
         (["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions"], ["*"], None),
@@ -107,12 +123,24 @@ def target_role(environment: str) -> list[Rule]:
 
 
 APPS = ("cineos", "createos", "lightwave-backend", "photographos")
-FUNCTIONS = ("validate-request", "report-status", "deploy-service", "watch-rollout")
+INVOKED = (
+    "validate-request", "report-status", "deploy-service", "watch-rollout", "acquire-lock", "finish-deployment"
+)  # fmt: skip
+FUNCTIONS = (*INVOKED, "clean-up", "sweep")
+CHANGE = [f"dynamodb:{action}" for action in ("ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "UpdateItem")]
+TOKENS: Rule = (["states:SendTaskSuccess", "states:SendTaskFailure"], ["*"], None)
+EXECUTIONS = arn("states", "execution:deploy-app:*")
+
+
+def invokes(*names: str) -> Rule:
+    return (["lambda:InvokeFunction"], [arn("lambda", f"function:deploy-runner-{name}:live") for name in names], None)
+
+
 MAY: dict[str, list[Rule]] = {
     "deploy-runner-state-machine": [
         (
             ["lambda:InvokeFunction"],
-            [arn("lambda", f"function:deploy-runner-{name}:*") for name in FUNCTIONS],
+            [arn("lambda", f"function:deploy-runner-{name}:*") for name in INVOKED],
             None,
         ),
         (
@@ -148,6 +176,7 @@ MAY: dict[str, list[Rule]] = {
             None,
         ),
         (["ecr:BatchGetImage"], [arn("ecr", f"repository/{app}") for app in APPS], None),
+        TARGETS,
         (
             [
                 f"logs:{name}"
@@ -167,11 +196,57 @@ MAY: dict[str, list[Rule]] = {
         ),
         ([*TRACE[0], "xray:GetSamplingRules", "xray:GetSamplingTargets"], ["*"], None),
     ],
-    "deploy-runner-validate-request": [GITHUB_KEY, TARGETS, logs("/aws/lambda/deploy-runner-validate-request"), TRACE],
+    "deploy-runner-validate-request": [
+        GITHUB_KEY,
+        TARGETS,
+        (["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], [TABLE], None),
+        logs("/aws/lambda/deploy-runner-validate-request"),
+        TRACE,
+    ],
+    "deploy-runner-acquire-lock": [
+        (CHANGE, [TABLE], None),
+        TOKENS,
+        invokes("clean-up"),
+        logs("/aws/lambda/deploy-runner-acquire-lock"),
+        TRACE,
+    ],
+    "deploy-runner-finish-deployment": [
+        (CHANGE, [TABLE], None),
+        TARGETS,
+        TOKENS,
+        invokes("clean-up"),
+        (["states:GetExecutionHistory"], [EXECUTIONS], None),
+        (["logs:GetLogEvents"], [arn("logs", "log-group:/deploy-runner/*:log-stream:*")], None),
+        logs("/aws/lambda/deploy-runner-finish-deployment"),
+        TRACE,
+    ],
+    "deploy-runner-clean-up": [
+        (CHANGE, [TABLE], None),
+        TARGETS,
+        TOKENS,
+        invokes("report-status", "clean-up"),
+        (["states:DescribeExecution"], [EXECUTIONS], None),
+        (["ecs:ListTasks"], ["*"], {"ArnEquals": {"ecs:cluster": CLUSTER}}),
+        (
+            ["ecs:DescribeTasks", "ecs:StopTask"],
+            [arn("ecs", "task/deploy-runner/*")],
+            {"ArnEquals": {"ecs:cluster": CLUSTER}},
+        ),
+        (["sqs:SendMessage"], [arn("sqs", "deploy-runner-lost-events")], None),
+        logs("/aws/lambda/deploy-runner-clean-up"),
+        TRACE,
+    ],
+    "deploy-runner-sweep": [
+        (["dynamodb:Query", "dynamodb:UpdateItem"], [TABLE], None),
+        TOKENS,
+        invokes("clean-up", "report-status", "watch-rollout"),
+        (["states:DescribeExecution"], [EXECUTIONS], None),
+        logs("/aws/lambda/deploy-runner-sweep"),
+        TRACE,
+    ],
     "deploy-runner-report-status": [
         GITHUB_KEY,
-        (["dynamodb:PutItem"], [TABLE], None),
-        (["logs:GetLogEvents"], [arn("logs", "log-group:/deploy-runner/*:log-stream:*")], None),
+        (["dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:UpdateItem"], [TABLE], None),
         (["sns:Publish"], [arn("sns", "deploy-runner-outcomes")], None),
         (
             ["events:PutEvents"],
@@ -181,12 +256,17 @@ MAY: dict[str, list[Rule]] = {
         logs("/aws/lambda/deploy-runner-report-status"),
         TRACE,
     ],
-    "deploy-runner-deploy-service": [TARGETS, logs("/aws/lambda/deploy-runner-deploy-service"), TRACE],
+    "deploy-runner-deploy-service": [
+        TARGETS,
+        (["dynamodb:ConditionCheckItem", "dynamodb:UpdateItem"], [TABLE], None),
+        logs("/aws/lambda/deploy-runner-deploy-service"),
+        TRACE,
+    ],
     "deploy-runner-watch-rollout": [
         TARGETS,
-        (["dynamodb:PutItem", "dynamodb:Query", "dynamodb:DeleteItem"], [TABLE], None),
+        (["dynamodb:PutItem", "dynamodb:Query", "dynamodb:DeleteItem", "dynamodb:UpdateItem"], [TABLE], None),
         (["sqs:SendMessage"], [arn("sqs", "deploy-runner-lost-events")], None),
-        (["states:SendTaskSuccess", "states:SendTaskFailure"], ["*"], None),
+        TOKENS,
         logs("/aws/lambda/deploy-runner-watch-rollout"),
         TRACE,
     ],

@@ -19,6 +19,10 @@ FUNCTIONS = {
     "ReportStatusFunction": "report_status",
     "DeployServiceFunction": "deploy_service",
     "WatchRolloutFunction": "watch_rollout",
+    "AcquireLockFunction": "acquire_lock",
+    "FinishDeploymentFunction": "finish_deployment",
+    "CleanUpFunction": "clean_up",
+    "SweepFunction": "sweep",
 }
 EVENTS = ["ECS Deployment State Change", "ECS Task State Change", "ECS Service Action"]
 
@@ -71,7 +75,9 @@ def test_the_definition_gets_every_substitution_and_versions_of_the_functions(ma
     given = machine["DefinitionSubstitutions"]
 
     assert set(re.findall(r"\$\{(\w+)\}", text)) == set(given)
-    for name in ("ValidateRequest", "ReportStatus", "DeployService", "WatchRollout"):
+    for name in (
+        "ValidateRequest", "ReportStatus", "DeployService", "WatchRollout", "AcquireLock", "FinishDeployment"
+    ):  # fmt: skip
         assert re.fullmatch(r"arn:aws:lambda:us-east-1:123456789012:function:deploy-runner-[a-z-]+:[0-9]+", given[name])
     assert given["RunnerCluster"] == arn("ecs", "cluster/deploy-runner")
 
@@ -112,6 +118,10 @@ def test_a_function(main: Stack, logical_id: str, folder: str) -> None:
         "GITHUB_APP_PRIVATE_KEY_SECRET": "/lightwave/cicd/github-app-private-key",
         "DEPLOYMENTS_TABLE": "deploy-runner-deployments",
         "OUTCOMES_TOPIC_ARN": arn("sns", "deploy-runner-outcomes"),
+        "RUNNER_CLUSTER": "deploy-runner",
+        "CLEAN_UP_FUNCTION": "deploy-runner-clean-up:live",
+        "REPORT_STATUS_FUNCTION": "deploy-runner-report-status:live",
+        "WATCH_ROLLOUT_FUNCTION": "deploy-runner-watch-rollout:live",
         "APP_DEPLOYER_TASK_DEFINITION_ARM64": arn("ecs", "task-definition/app-deployer-arm64:3"),
         "APP_DEPLOYER_TASK_DEFINITION_X86_64": arn("ecs", "task-definition/app-deployer-x86-64:3"),
         "BUILDER_TASK_DEFINITION_ARM64": arn("ecs", "task-definition/docker-builder-arm64:3"),
@@ -171,7 +181,8 @@ def references(value: Any) -> set[str]:
 def test_a_function_ends_before_the_state_that_waits_for_it(main: Stack) -> None:
     states = json.loads((ROOT / "templates" / "rendered" / "deploy_app.asl.json").read_text())["States"]
     for state in states.values():
-        found = re.match(r"\$\{(\w+)\}", str(state.get("Arguments", {}).get("FunctionName", "")))
+        arguments = state.get("Arguments", {})
+        found = re.match(r"\$\{(\w+)\}", str(arguments.get("FunctionName", "")) if isinstance(arguments, dict) else "")
         if found and isinstance(state["TimeoutSeconds"], int):
             timeout = main.of_type("AWS::Lambda::Function")[f"{found[1]}Function"]["Timeout"]
             assert timeout < state["TimeoutSeconds"]
@@ -186,27 +197,57 @@ def test_the_roles_of_builds_are_where_the_functions_look_for_them(main: Stack) 
     assert f"{prefix['DEPLOYER_ROLE_ARN_PREFIX']}photographos-dev" in arns
 
 
-def test_ecs_events_reach_the_alias_and_are_not_lost(main: Stack) -> None:
-    (rule,) = main.of_type("AWS::Events::Rule").values()
+ENDED = {
+    "stateMachineArn": [arn("states", "stateMachine:deploy-app")],
+    "status": ["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "pattern"),
+    [
+        ("RolloutEvents", "watch-rollout", {"source": ["aws.ecs"], "detail-type": EVENTS}),
+        (
+            "ExecutionEvents",
+            "clean-up",
+            {"source": ["aws.states"], "detail-type": ["Step Functions Execution Status Change"], "detail": ENDED},
+        ),
+    ],
+)
+def test_events_reach_the_alias_and_are_not_lost(
+    main: Stack, name: str, function: str, pattern: dict[str, Any]
+) -> None:
+    rule = main.of_type("AWS::Events::Rule")[name]
     (target,) = rule["Targets"]
 
-    assert rule["EventPattern"] == {"source": ["aws.ecs"], "detail-type": EVENTS}
-    assert target["Arn"] == arn("lambda", "function:deploy-runner-watch-rollout:live")
+    assert rule["EventPattern"] == pattern
+    assert target["Arn"] == arn("lambda", f"function:deploy-runner-{function}:live")
     assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
     assert target["DeadLetterConfig"]["Arn"] == arn("sqs", "deploy-runner-lost-events")
     (policy,) = main.of_type("AWS::SQS::QueuePolicy").values()
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
-    (permission,) = main.of_type("AWS::Lambda::Permission").values()
-    assert permission["FunctionName"] == target["Arn"]
-    assert permission["SourceArn"] == arn("events", "rule/RolloutEvents")
+    assert arn("events", f"rule/{name}") in statement["Condition"]["ArnEquals"]["aws:SourceArn"]
+    permission = main.of_type("AWS::Lambda::Permission")[f"{name}Permission"]
+    assert (permission["FunctionName"], permission["SourceArn"]) == (target["Arn"], arn("events", f"rule/{name}"))
 
 
-def test_an_event_that_the_function_cannot_handle_is_kept(main: Stack) -> None:
-    (config,) = main.of_type("AWS::Lambda::EventInvokeConfig").values()
-    assert (config["FunctionName"], config["Qualifier"]) == ("deploy-runner-watch-rollout", "live")
+def test_the_sweeper_comes_every_minute(main: Stack) -> None:
+    rule = main.of_type("AWS::Events::Rule")["EveryMinute"]
+    (target,) = rule["Targets"]
+    permission = main.of_type("AWS::Lambda::Permission")["EveryMinutePermission"]
+
+    assert rule["ScheduleExpression"] == "rate(1 minute)"
+    assert target["Arn"] == permission["FunctionName"] == arn("lambda", "function:deploy-runner-sweep:live")
+
+
+def test_an_event_that_a_function_cannot_handle_is_kept(main: Stack) -> None:
+    configs = {config["FunctionName"]: config for config in main.of_type("AWS::Lambda::EventInvokeConfig").values()}
+    assert {config["Qualifier"] for config in configs.values()} == {"live"}
     queue = arn("sqs", "deploy-runner-lost-events")
-    assert config["DestinationConfig"] == {"OnFailure": {"Destination": queue}}
+    for name in ("watch-rollout", "clean-up"):
+        assert configs[f"deploy-runner-{name}"]["DestinationConfig"] == {"OnFailure": {"Destination": queue}}
+    assert configs["deploy-runner-sweep"]["MaximumRetryAttempts"] == 0  # it comes again in a minute
 
 
 def test_the_table(main: Stack) -> None:
@@ -219,7 +260,7 @@ def test_the_table(main: Stack) -> None:
 
 def test_every_log_group_ends_some_day(everything: Stack) -> None:
     groups = [group for stack in everything.all() for group in stack.of_type("AWS::Logs::LogGroup").values()]
-    assert len(groups) == 4 + 1 + 3
+    assert len(groups) == len(FUNCTIONS) + 1 + 3
     assert all(group["RetentionInDays"] == "90" for group in groups)
 
 

@@ -127,7 +127,11 @@ ROOT_PRINCIPAL = f"arn:aws:iam::{ACCOUNT}:root"
         ("deploy-runner/deploy-runner-validate-request", True),
         ("deploy-runner/deploy-runner-watch-rollout", True),
         ("deploy-runner/deploy-runner-report-status", False),
-        ("deploy-runner/deploy-runner-state-machine", False),
+        ("deploy-runner/deploy-runner-finish-deployment", True),
+        ("deploy-runner/deploy-runner-clean-up", True),
+        ("deploy-runner/deploy-runner-state-machine", True),  # to run releases there
+        ("deploy-runner/deploy-runner-sweep", False),
+        ("deploy-runner/deploy-runner-acquire-lock", False),
         ("deploy-runner/deploy-runner-github", False),
         ("deploy-runner/push/push-cineos", False),
         ("deploy-runner-deploy-service", False),  # of another path
@@ -177,9 +181,11 @@ def test_every_role_is_looked_at_here(everything: Stack) -> None:
         if policy["Statement"][0]["Principal"] == {"Service": "lambda.amazonaws.com"}
     }  # fmt: skip
     rest = {n for n in trusts(everything) if not n.startswith(("push-", "deployer-", "deploy-target-"))} - lambdas
-    assert lambdas == {
-        f"deploy-runner-{verb}" for verb in ("validate-request", "report-status", "deploy-service", "watch-rollout")
-    }
+    verbs = (
+        "validate-request", "report-status", "deploy-service", "watch-rollout", "acquire-lock", "finish-deployment",
+        "clean-up", "sweep",
+    )  # fmt: skip
+    assert lambdas == {f"deploy-runner-{verb}" for verb in verbs}
     assert rest == {
         "deploy-runner-state-machine", "deploy-runner-github", "deploy-runner-no-permissions",
         "deploy-runner-docker-builder-execution", "deploy-runner-terraform-runner-execution",

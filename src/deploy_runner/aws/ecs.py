@@ -24,6 +24,7 @@ from deploy_runner.domain.rollout import (
 )
 from deploy_runner.domain.task_definition import (
     BASE_TAG,
+    ENVIRONMENT_TAG,
     PREVIOUS_TAG,
     Tags,
     check_app_deployer,
@@ -179,6 +180,8 @@ def release_arguments(ecs: "ECSClient", deployment: Mapping[str, Any], rollouts:
         "Group": deployment["id"],
         "Overrides": {"ContainerOverrides": [override]},
         "EnableECSManagedTags": True,
+        # By it the target's role may run and stop it.
+        "Tags": [{"Key": ENVIRONMENT_TAG, "Value": deployment["environment"]}],
     }
     network = service.get("networkConfiguration", {}).get("awsvpcConfiguration")
     if network:

@@ -25,6 +25,7 @@ DEPLOYMENT_TAG = f"{TAG_PREFIX}deployment"
 SHA_TAG = f"{TAG_PREFIX}sha"
 SERVICE_TAG = f"{TAG_PREFIX}service"
 BASE_TAG = f"{TAG_PREFIX}base"
+ENVIRONMENT_TAG = f"{TAG_PREFIX}environment"
 MANAGED_TAG = f"{TAG_PREFIX}managed"
 PREVIOUS_TAG = f"{TAG_PREFIX}previous"  # the number of the revision that served before
 MAX_TAGS = 50  # docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html
@@ -63,7 +64,7 @@ def our_tags(deployment: Mapping[str, Any], service: str, base_arn: str | None) 
         MANAGED_TAG: "true",
         DEPLOYMENT_TAG: str(deployment["id"]),
         f"{TAG_PREFIX}app": str(deployment["app"]),
-        f"{TAG_PREFIX}environment": str(deployment["environment"]),
+        ENVIRONMENT_TAG: str(deployment["environment"]),
         SHA_TAG: str(deployment["sha"]),
         SERVICE_TAG: service,
     }
