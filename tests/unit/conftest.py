@@ -9,6 +9,10 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
+    "RUNNER_CLUSTER": "deploy-runner",
+    "CLEAN_UP_FUNCTION": "deploy-runner-clean-up:live",
+    "REPORT_STATUS_FUNCTION": "deploy-runner-report-status:live",
+    "WATCH_ROLLOUT_FUNCTION": "deploy-runner-watch-rollout:live",
     "DEPLOYMENTS_TABLE": "deploy-runner-deployments",
     "OUTCOMES_TOPIC_ARN": "arn:aws:sns:us-east-1:123456789012:deploy-runner-outcomes",
     "GITHUB_API_URL": "https://api.github.example",
@@ -65,6 +69,9 @@ class Context:
     memory_limit_in_mb = 512
     invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:test"
     aws_request_id = "request-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 50_000
 
 
 @pytest.fixture

@@ -95,6 +95,22 @@ class FakeEcs:
         self.add_rollout(given["taskDefinition"], "IN_PROGRESS")
         return {"service": copy.deepcopy(service)}
 
+    def stop_service_deployment(self, **given: Any) -> dict[str, Any]:
+        self._may_fail("StopServiceDeployment")
+        self.changes.append(("StopServiceDeployment", given))
+        stopped = next(
+            d for d in self.service_deployments if d["serviceDeploymentArn"] == given["serviceDeploymentArn"]
+        )
+        stopped["status"] = "ROLLBACK_IN_PROGRESS"
+        return {"serviceDeploymentArn": given["serviceDeploymentArn"]}
+
+    def gone_back(self, service: str, definition: str) -> None:
+        """ECS is back at a revision."""
+        self.service_deployments[-1]["status"] = "ROLLBACK_SUCCESSFUL"
+        primary = self.services[service]["deployments"][0]
+        primary |= {"taskDefinition": definition, "rolloutState": "COMPLETED", "runningCount": 1}
+        self.services[service] |= {"taskDefinition": definition, "deployments": [primary]}
+
     def list_service_deployments(self, **given: Any) -> dict[str, Any]:
         assert given["createdAt"]["after"] < datetime.now(UTC)
         return {"serviceDeployments": copy.deepcopy(self.service_deployments)}

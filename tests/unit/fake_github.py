@@ -48,6 +48,13 @@ class FakeGitHub:
     def create_deployment(self, repository: str, sha: str, environment: str, **given: Any) -> int:
         return self._tell("deployment", {"repository": repository, "sha": sha, "environment": environment, **given})
 
+    def deployment_state(self, repository: str, github_deployment_id: int) -> str | None:
+        return next((given["state"] for what, given in reversed(self.calls) if what == "status"), None)
+
+    def find_check_run(self, repository: str, sha: str, name: str, external_id: str) -> int | None:
+        known = [given for what, given in self.calls if what == "check run" and given["external_id"] == external_id]
+        return 77 if known else None
+
     def set_deployment_status(self, repository: str, github_deployment_id: int, state: str, **given: Any) -> None:
         self._tell("status", {"id": github_deployment_id, "state": state, **given})
 

@@ -1,7 +1,6 @@
-"""The four functions as the state machine calls them: what they return, raise, and tell."""
+"""The functions as the state machine calls them: what they return, raise, and tell."""
 
 import json
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +10,7 @@ from deploy_runner.aws.clients import TargetClients
 from deploy_runner.domain.errors import (
     AppNotAllowed,
     ChecksNotGreen,
+    LockLost,
     NothingToGoBackTo,
     NotPromotable,
     RefNotAllowed,
@@ -19,7 +19,7 @@ from deploy_runner.domain.errors import (
 )
 from deploy_runner.domain.outcome import Outcome
 from deploy_runner.domain.rollout import Rollout
-from deploy_runner.github.errors import GitHubUnavailable
+from deploy_runner.github.errors import GitHubRefused, GitHubUnavailable
 from tests.unit.conftest import ENVIRONMENT, Context
 from tests.unit.fake_ecs import FakeEcs
 from tests.unit.fake_github import SHA, FakeGitHub
@@ -169,31 +169,92 @@ def test_a_promotion_deploys_what_runs_in_the_other_environment(
 # --- deploy_service and watch_rollout ---------------------------------------------------------------------------------
 
 
+def own(deployment: dict[str, Any]) -> None:
+    """The deployment owns its lock, as after AcquireLock."""
+    from functions.table import deployments
+
+    deployments().claim(deployment, "token", deployment["locks"]["deploy"])
+
+
+def change(step: str, deployment: dict[str, Any], context: Context, **more: object) -> dict[str, Any]:
+    from functions.deploy_service.handler import lambda_handler
+
+    return lambda_handler({"step": step, "deployment": deployment, **more}, context)
+
+
 def test_revisions_become_rollouts_with_the_same_keys(
     deployment: dict[str, Any], ecs: FakeEcs, context: Context
 ) -> None:
-    from functions.deploy_service.handler import lambda_handler
-
-    event = {"step": "register", "deployment": deployment, "digest": "sha256:" + "a" * 64}
-    revisions = lambda_handler(event, context)["revisions"]
-    assert lambda_handler(event, context)["revisions"] == revisions
-    event = {"step": "update", "deployment": deployment, "revisions": revisions}
-    assert lambda_handler(event, context) == {"rollouts": revisions} == lambda_handler(event, context)
-    assert list(revisions[0]) == ["service", "service_arn", "cluster", "task_definition", "previous_task_definition"]
+    own(deployment)
+    registered = change("register", deployment, context, digest=DIGEST)
+    revisions = registered["revisions"]
+    assert change("register", deployment, context, digest=DIGEST) == registered
+    updated = change("update", deployment, context, revisions=revisions)
+    assert updated == {"rollouts": revisions} == change("update", deployment, context, revisions=revisions)
     assert [name for name, _ in ecs.changes] == ["RegisterTaskDefinition", "UpdateService"]
+    kept = unfinished()
+    assert (kept.revisions, kept.changing_until) == (tuple(revisions), 0)
+
+
+def test_nothing_is_changed_for_a_deployment_that_does_not_own_its_lock(
+    deployment: dict[str, Any], ecs: FakeEcs, context: Context
+) -> None:
+    with pytest.raises(LockLost):
+        change("register", deployment, context, digest=DIGEST)
+    own(deployment)
+    revisions = change("register", deployment, context, digest=DIGEST)["revisions"]
+    from functions.table import deployments
+
+    deployments().end(unfinished(), Outcome("CANCELLED"), "clean_up", {}, releases=False)
+    for step in ("update", "roll_back"):
+        with pytest.raises(LockLost):
+            change(step, deployment, context, revisions=revisions)
+    assert [name for name, _ in ecs.changes] == ["RegisterTaskDefinition"]
+
+
+def test_a_release_runs_in_the_new_revision_where_its_service_runs(
+    deployment: dict[str, Any], ecs: FakeEcs, context: Context
+) -> None:
+    own(deployment)
+    network = {"awsvpcConfiguration": {"subnets": ["s-1"], "securityGroups": ["sg-1"], "assignPublicIp": "DISABLED"}}
+    ecs.services["cineos"] |= {"networkConfiguration": network, "launchType": "FARGATE", "platformVersion": "1.4.0"}
+    release = {"service": "cineos", "container": "app", "command": ["migrate", "--all"]}
+    given = change("register", deployment | {"release": release}, context, digest=DIGEST)
+    assert given["release"] == {
+        "Cluster": "dev", "TaskDefinition": given["revisions"][0]["task_definition"], "Group": "d-1",
+        "LaunchType": "FARGATE", "PlatformVersion": "1.4.0", "EnableECSManagedTags": True,
+        "Overrides": {"ContainerOverrides": [{"Name": "app", "Command": ["migrate", "--all"]}]},
+        "NetworkConfiguration": {
+            "AwsvpcConfiguration": {"Subnets": ["s-1"], "SecurityGroups": ["sg-1"], "AssignPublicIp": "DISABLED"}
+        },
+        "Tags": [{"Key": "deploy-runner:environment", "Value": "dev"}],
+    }  # fmt: skip
+
+
+def test_what_was_updated_is_taken_back(deployment: dict[str, Any], ecs: FakeEcs, context: Context) -> None:
+    own(deployment)
+    before = ecs.services["cineos"]["taskDefinition"]
+    revisions = change("register", deployment, context, digest=DIGEST)["revisions"]
+    change("update", deployment, context, revisions=revisions)
+    given = change("roll_back", deployment, context, revisions=revisions)
+    assert (given["rollback"], [r["service"] for r in given["rollouts"]]) == (None, ["cineos"])
+    assert ecs.changes[-1] == ("StopServiceDeployment", {"serviceDeploymentArn": "sd-1", "stopType": "ROLLBACK"})
+    ecs.gone_back("cineos", before)
+    restored = {"restored": True, "serves": "revision 1 serves again"}
+    assert change("roll_back", deployment, context, revisions=revisions)["rollback"] == restored
 
 
 def test_a_wait_is_stored_and_an_event_of_its_service_answers_it(
     deployment: dict[str, Any], ecs: FakeEcs, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from deploy_runner.aws import clients
-    from functions.deploy_service.handler import lambda_handler as deploy
     from functions.watch_rollout import handler
 
     states, real = States(), clients.client
     monkeypatch.setattr(handler, "client", lambda name: states if name == "stepfunctions" else real(name))
-    register = {"step": "register", "deployment": deployment, "digest": "sha256:" + "a" * 64}
-    rollouts = deploy({"step": "update", "deployment": deployment, **deploy(register, context)}, context)["rollouts"]
+    own(deployment)
+    revisions = change("register", deployment, context, digest=DIGEST)["revisions"]
+    rollouts = change("update", deployment, context, revisions=revisions)["rollouts"]
     wait = {"task_token": "token-1", "execution": EXECUTION, "deployment": deployment, "rollouts": rollouts}
 
     handler.lambda_handler(wait, context)
@@ -207,106 +268,140 @@ def test_a_wait_is_stored_and_an_event_of_its_service_answers_it(
     assert [kind for kind, _ in states.answers] == ["success"]
 
 
+def test_the_sweeper_has_a_service_read_of_which_no_event_came(
+    deployment: dict[str, Any], ecs: FakeEcs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deploy_runner.aws import clients
+    from functions.watch_rollout import handler
+
+    states, real = States(), clients.client
+    monkeypatch.setattr(handler, "client", lambda name: states if name == "stepfunctions" else real(name))
+    own(deployment)
+    revisions = change("register", deployment, context, digest=DIGEST)["revisions"]
+    change("update", deployment, context, revisions=revisions)
+    wait = {"task_token": "t", "execution": EXECUTION, "deployment": deployment, "rollouts": revisions}
+    handler.lambda_handler(wait, context)
+    ecs.service_deployments[0]["status"] = "SUCCESSFUL"
+
+    handler.lambda_handler({"services": [revisions[0]["service_arn"]]}, context)
+
+    assert [kind for kind, _ in states.answers] == ["success"]
+
+
 # --- report_status ----------------------------------------------------------------------------------------------------
 
+SUCCESS = {"verdict": "SUCCEEDED", "error": "", "cause": ""}
 
-def history(aws: Any) -> dict[str, Any]:
-    [item] = aws.client("dynamodb").scan(TableName=ENVIRONMENT["DEPLOYMENTS_TABLE"])["Items"]
-    return {key: next(iter(value.values())) for key, value in item.items()}
+
+def unfinished() -> Any:
+    from functions.table import deployments
+
+    (found,) = deployments().unfinished()
+    return found
+
+
+def ended(outcome: dict[str, str]) -> dict[str, str]:
+    """The outcome is written, as by Finish."""
+    from functions.table import deployments
+
+    deployments().end(unfinished(), Outcome(**outcome), "finish", {})
+    return outcome
+
+
+def left_to_do() -> int:
+    from functions.table import deployments
+
+    return len(list(deployments().unfinished()))
 
 
 def test_a_deployment_is_queued_and_then_told_as_a_success(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
-    assert report("queued", deployment, context) == {"github_deployment_id": 77}
-    assert history(aws)["verdict"] == "RUNNING"
+    report("queued", deployment, context)
+    assert unfinished().github_deployment_id == 77
 
-    told = report("outcome", deployment, context, failure=None, github_deployment_id=77)
+    report("outcome", deployment, context, outcome=ended(SUCCESS))
 
-    assert told == {"verdict": "SUCCEEDED", "error": "", "cause": ""}
     assert [given["state"] for what, given in github.calls if what == "status"] == ["queued", "success"]
     [check] = [given for what, given in github.calls if what == "check run"]
     assert (check["conclusion"], check["title"]) == ("success", "cineos to dev: SUCCEEDED")
-    kept = history(aws)
-    assert (kept["pk"], kept["verdict"], kept["sha"]) == ("APP#cineos#dev", "SUCCEEDED", SHA)
-    assert "unreported" not in kept
+    assert left_to_do() == 0
+    report("outcome", deployment, context, outcome=SUCCESS)  # the state machine's, or the sweeper's, late
+    assert len(github.calls) == 4
+
+
+def test_an_outcome_that_another_tells_is_not_told(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    report("outcome", deployment, context, outcome=ended(SUCCESS) | {"tell": False})
+    assert github.calls == []
 
 
 def test_a_build_alone_opens_no_github_deployment(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
     built = deployment | {"action": "build"}
-    assert report("queued", built, context) == {"github_deployment_id": None}
-    report("outcome", built, context, failure=None, github_deployment_id=None)
+    report("queued", built, context)
+    report("outcome", built, context, outcome=ended(SUCCESS))
     assert [what for what, _ in github.calls] == ["check run"]
 
 
-def test_a_rollback_is_told_with_its_line(
+def test_why_it_fails_is_told_while_it_goes_back_and_the_end_with_its_line(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
     line = "cineos: exit 1, 3 times, `KeyError: 'DATABASE_URL'`; revision 41 still serves"
     failure = {"state": "WaitForStable", "error": "RolloutRolledBack", "cause": line}
-    told = report("outcome", deployment, context, failure=failure, github_deployment_id=77)
-    assert told == {"verdict": "ROLLED_BACK", "error": "RolloutRolledBack", "cause": line}
-    assert ("failure", line) in [(g.get("state"), g.get("description")) for _, g in github.calls]
-
-
-def test_a_failed_build_names_its_container_and_the_last_line_of_its_log(
-    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
-) -> None:
-    logs = aws.client("logs")
-    group, stream = "/deploy-runner/docker-builder", "docker-builder/kaniko/t1"
-    logs.create_log_group(logGroupName=group)
-    logs.create_log_stream(logGroupName=group, logStreamName=stream)
-    message = "error building image: failed to execute command: exit status 7"
-    logs.put_log_events(
-        logGroupName=group, logStreamName=stream, logEvents=[{"timestamp": int(time.time() * 1000), "message": message}]
-    )
-    containers = [{"Name": "clone", "ExitCode": 0}, {"Name": "kaniko", "ExitCode": 1}]
-    family = "arn:aws:ecs:us-east-1:123456789012:task-definition/docker-builder-arm64:3"
-    task = {"TaskArn": "arn:aws:ecs:us-east-1:1:task/deploy-runner/t1", "TaskDefinitionArn": family}
-    failure = {"state": "BuildImage", "error": "States.TaskFailed"}
-    failure["cause"] = json.dumps(task | {"Containers": containers, "StoppedReason": "Essential container exited"})
-
-    told = report("outcome", deployment, context, failure=failure, github_deployment_id=77)
-
-    assert told == {"verdict": "FAILED", "error": "States.TaskFailed", "cause": f"kaniko: exit 1: {message}"}
+    report("queued", deployment, context)
+    report("rollback", deployment, context, failure=failure)
+    outcome = {"verdict": "ROLLED_BACK", "error": "RolloutRolledBack", "cause": line}
+    report("outcome", deployment, context, outcome=ended(outcome))
+    told = [(given["state"], given.get("description", "")) for what, given in github.calls if what == "status"]
+    assert told == [("queued", ""), ("in_progress", f"Going back: {line}"), ("failure", line)]
 
 
 def test_a_rejected_request_is_told_to_no_repository(github: FakeGitHub, aws: Any, context: Context) -> None:
-    cause = json.dumps({"errorType": "AppNotAllowed", "errorMessage": "An app must be listed: 'billing'."})
-    failure = {"state": "ValidateRequest", "error": "AppNotAllowed", "cause": cause}
-    told = report("outcome", None, context, failure=failure, github_deployment_id=None)
-    assert told["verdict"] == "REJECTED"
-    assert told["error"] == "AppNotAllowed"
-    assert told["cause"] == "An app must be listed: 'billing'."
+    outcome = {"verdict": "REJECTED", "error": "AppNotAllowed", "cause": "An app must be listed: 'billing'."}
+    report("outcome", None, context, outcome=outcome)
     assert github.calls == []
-    assert aws.client("dynamodb").scan(TableName=ENVIRONMENT["DEPLOYMENTS_TABLE"])["Items"] == []
 
 
-def test_github_that_does_not_answer_changes_no_outcome(
+def test_what_github_did_not_take_is_told_later_and_nothing_twice(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
     github.error = GitHubUnavailable("GitHub must answer")
     with pytest.raises(GitHubUnavailable):  # the state machine tries this again, and goes on without
         report("queued", deployment, context)
-    told = report("outcome", deployment, context, failure=None, github_deployment_id=None)
-    assert told["verdict"] == "SUCCEEDED"
-    assert history(aws)["unreported"] == "github deployment,github check run"
+    report("outcome", deployment, context, outcome=ended(SUCCESS))
+    assert unfinished().told == ("events", "topic")
 
     github.error = None
-    report("outcome", deployment, context, failure=None, github_deployment_id=None)
+    report("outcome", deployment, context, outcome=SUCCESS)
     assert [what for what, _ in github.calls] == ["deployment", "status", "status", "check run"]
+    assert left_to_do() == 0
 
 
-def test_a_function_that_is_stopped_while_github_hangs_has_kept_the_verdict(
+def test_what_github_refuses_for_good_is_not_tried_for_ever(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    github.error = GitHubRefused("The App must be installed")
+    report("outcome", deployment, context, outcome=ended(SUCCESS))
+    assert left_to_do() == 0
+
+
+def test_a_function_that_is_stopped_while_it_tells_is_followed_by_one_that_tells_the_rest(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
     report("queued", deployment, context)
-    github.error = KeyboardInterrupt()
+    create, github.create_check_run = github.create_check_run, stop  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        report("outcome", deployment, context, failure=None, github_deployment_id=77)
-    assert history(aws)["verdict"] == "SUCCEEDED"
+        report("outcome", deployment, context, outcome=ended(SUCCESS))
+    github.create_check_run = create  # type: ignore[method-assign]
+    report("outcome", deployment, context, outcome=SUCCESS)
+    assert [what for what, _ in github.calls] == ["deployment", "status", "status", "check run"]
+
+
+def stop(*_: object, **__: object) -> int:
+    raise KeyboardInterrupt
 
 
 def test_programs_and_people_are_told_too(
@@ -322,7 +417,7 @@ def test_programs_and_people_are_told_too(
     aws.client("events").put_rule(Name="outcomes", EventPattern=json.dumps({"source": ["deploy-runner"]}))
     aws.client("events").put_targets(Rule="outcomes", Targets=[{"Id": "listener", "Arn": queue_arn}])
 
-    report("outcome", deployment, context, failure=None, github_deployment_id=77)
+    report("outcome", deployment, context, outcome=ended(SUCCESS))
 
     bodies: list[dict[str, Any]] = []
     for _ in range(20):  # EventBridge delivers later

@@ -20,6 +20,8 @@ from deploy_runner.domain.rollout import (
     Succeeded,
     brief,
     combine,
+    hopeless,
+    is_visible,
     reason,
     stopped_task,
     verdict,
@@ -148,3 +150,71 @@ EXEC = (
 def test_of_a_long_reason_its_two_ends_are_told(said: str, told: str) -> None:
     assert brief(said, 120) == told
     assert len(brief(said, 30)) <= 30
+
+
+# --- what cannot heal -------------------------------------------------------------------------------------------------
+
+PULL = (
+    "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref cineos: not found"
+)
+SECRET = "ResourceInitializationError: unable to pull secrets or registry auth: Secrets Manager can't find the secret."
+SLOW = "ResourceInitializationError: unable to pull secrets or registry auth: context deadline exceeded"
+BUSY = "CannotPullContainerError: toomanyrequests: Rate exceeded"
+CAPACITY = "TaskFailedToStart: Capacity is unavailable at this time. Please try again later"
+UNHEALTHY = "Task failed container health checks"
+SPOT = "Your Spot Task was interrupted."
+
+
+def stops(*reasons: str, code: int | None = None) -> list[StoppedTask]:
+    return [StoppedTask(f"t{number}", "app", code, why) for number, why in enumerate(reasons)]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "running", "ended"),
+    [
+        (stops(PULL), 0, False),
+        (stops(PULL, PULL), 0, True),
+        (stops(SECRET, SECRET), 1, True),
+        (stops(PULL, SECRET), 0, True),
+        (stops(*[SLOW] * 9), 0, False),
+        (stops(*[BUSY] * 9), 0, False),
+        (stops(*[CAPACITY] * 9), 0, False),
+        (stops(*[SPOT] * 9), 0, False),
+        (stops(*[UNHEALTHY] * 2), 0, False),
+        (stops(*[UNHEALTHY] * 3), 0, True),
+        (stops(*[""] * 3, code=1), 0, True),
+        (stops(*[""] * 3, code=0), 0, True),  # one that ends is no service either
+        (stops(*[""] * 3, code=1), 2, False),  # others of ours run
+        (stops(*[""] * 10, code=1), 2, True),
+    ],
+)
+def test_what_cannot_heal_is_stopped_and_what_can_is_waited_for(
+    stopped: list[StoppedTask], running: int, ended: bool
+) -> None:
+    primary = Deployment("PRIMARY", OURS, "IN_PROGRESS", 10, running)
+    found = hopeless(ROLLOUT, seen(("IN_PROGRESS", OURS), primary=primary, desired=10, breaker=True), stopped)
+    assert (found is not None) == ended
+
+
+def test_what_exits_is_left_to_a_circuit_breaker_that_comes_as_early() -> None:
+    primary = Deployment("PRIMARY", OURS, "IN_PROGRESS", 1, 0)
+    for breaker in (True, False):
+        observed = seen(("IN_PROGRESS", OURS), primary=primary, breaker=breaker)
+        assert (hopeless(ROLLOUT, observed, stops(*[""] * 3, code=1)) is None) == breaker
+
+
+def test_another_digest_than_ours_is_no_success() -> None:
+    rollout = Rollout("cineos", "arn:service", "dev", OURS, OLD, digest="sha256:ours")
+    for digests, good in ((("sha256:ours", "sha256:proxy"), True), (("sha256:other",), False), ((), True)):
+        deployment = ServiceDeployment("sd", "SUCCESSFUL", OURS, "", 1.0, digests)
+        found = verdict(rollout, Observed("ACTIVE", 1, (), (deployment,)))
+        assert isinstance(found, Succeeded) == good
+
+
+def test_a_revision_that_was_rolled_out_before_is_ours_only_from_this_deployment_on() -> None:
+    again = Rollout("cineos", "arn:service", "dev", OURS, OLD, since=5.0)
+    old = Deployment("PRIMARY", OLD, "COMPLETED", 1, 1)
+    draining = Deployment("ACTIVE", OURS, None, 0, 1)
+    earlier = Observed("ACTIVE", 1, (old, draining), (ServiceDeployment("sd", "SUCCESSFUL", OURS, "", 1.0),))
+    assert (is_visible(again, earlier), verdict(again, earlier)) == (False, Pending())
+    assert is_visible(ROLLOUT, earlier)
