@@ -6,6 +6,7 @@ without the patch still does otherwise, so that they fail once the patch is not 
 
 import copy
 import datetime
+import functools
 import json
 import logging
 import sys
@@ -30,6 +31,8 @@ from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.event.event_manager import EventHistoryContext, EventManager
 from moto.stepfunctions.parser.asl.eval.variable_store import VariableStore
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 
 from deploy_runner.local_aws.stepfunctions.jsonata import JSONataError, evaluate
 
@@ -54,6 +57,7 @@ def install() -> None:
     _patch_end_of_waits()
     _patch_attempts()
     _patch_program()
+    _patch_parse()
     _patch_retry()
     _patch_error_matching()
     _patch_fail()
@@ -250,6 +254,17 @@ def _patch_program() -> None:
         over.wait(30)
 
     Program.eval = evaluate_program
+
+
+def _patch_parse() -> None:
+    """A definition is parsed once: moto does it at each start, which is most of the time of a short execution."""
+    parsed = functools.lru_cache(maxsize=32)(AmazonStateLanguageParser.parse)
+
+    def program(self: Any) -> Any:
+        # A copy, since the parts of a program may keep something of an execution.
+        return copy.deepcopy(parsed(self._evaluation_details.state_machine_details.definition)[0])
+
+    ExecutionWorker._get_evaluation_entrypoint = program
 
 
 def _patch_retry() -> None:
