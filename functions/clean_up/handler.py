@@ -54,10 +54,11 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
 
 def _end(table: Deployments, unfinished: Unfinished, ended: dict[str, Any]) -> Unfinished:
     """Write the verdict unless there is one: from here on nothing more is begun for this deployment. Tell of it."""
-    said = (str(ended.get(key) or "") for key in ("status", "error", "cause", "output"))
+    status, error, cause, output = (str(ended.get(key) or "") for key in ("status", "error", "cause", "output"))
+    outcome = outcome_of_execution(status, error, cause, output, _last_state(unfinished.execution_arn))
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     facts = {"ended_at": now} | ({"revisions": unfinished.revisions} if unfinished.revisions else {})
-    stands, ours, _ = table.end(unfinished, outcome_of_execution(*said), WRITER, facts, releases=False)
+    stands, ours, _ = table.end(unfinished, outcome, WRITER, facts, releases=False)
     logger.info("ended", extra=asdict(stands) | {"by_us": ours})
     if ours:
         count(f"Deployments{stands.verdict.title().replace('_', '')}")
@@ -65,6 +66,19 @@ def _end(table: Deployments, unfinished: Unfinished, ended: dict[str, Any]) -> U
         start("REPORT_STATUS_FUNCTION", {"step": "outcome", "deployment": unfinished.deployment,
                                          "outcome": asdict(stands), "execution": execution})  # fmt: skip
     return replace(unfinished, outcome=stands)
+
+
+def _last_state(execution_arn: str) -> str:
+    """Return the state that an execution was in. The verdict does not wait for a history that cannot be read."""
+    try:
+        newest = client("stepfunctions").get_execution_history(
+            executionArn=execution_arn, reverseOrder=True, maxResults=100
+        )["events"]
+    except Exception:
+        logger.exception("the history could not be read")
+        return ""
+    entered = (event.get("stateEnteredEventDetails", {}).get("name") for event in newest)
+    return next((str(name) for name in entered if name), "")
 
 
 def _is_settled(unfinished: Unfinished) -> bool:

@@ -23,7 +23,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
     elif event["step"] == "rollback":
         tell.going_back(deployment, event["failure"])
     elif event["outcome"].get("tell", True):
-        outcome = Outcome(*(event["outcome"][key] for key in ("verdict", "error", "cause")))
+        outcome = Outcome(**{key: value for key, value in event["outcome"].items() if key != "tell"})
         for channel, error in tell.everyone(deployment, outcome, execution).items():
             logger.error("could not tell", extra={"channel": channel, "error": error})
             count("ReportsFailed")

@@ -5,6 +5,7 @@ GitHub did not take.
 """
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from deploy_runner.aws.clients import client, code_of
@@ -38,7 +39,7 @@ def _heal(unfinished: Unfinished) -> None:
         send_answers([unfinished.answer])
     if unfinished.outcome and unfinished.ended_at < now - OVERDUE and not unfinished.reported:
         _healed("report")
-        outcome = {key: getattr(unfinished.outcome, key) for key in ("verdict", "error", "cause")}
+        outcome = asdict(unfinished.outcome)
         execution = {"arn": unfinished.execution_arn, "started_at": unfinished.started_at}
         start("REPORT_STATUS_FUNCTION", {"step": "outcome", "deployment": unfinished.deployment,
                                          "outcome": outcome, "execution": execution})  # fmt: skip

@@ -135,6 +135,10 @@ class FakeAws:
     def _DescribeTasks(self, request: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"tasks": [self.tasks[arn] for arn in request["tasks"]], "failures": []}
 
+    def _ListTasks(self, request: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        live = [arn for arn, task in self.tasks.items() if task["lastStatus"] != "STOPPED"]
+        return {"taskArns": live if request.get("desiredStatus") == "RUNNING" else list(self.tasks)}
+
     def _StopTask(self, request: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         task = self.tasks[request["task"]]
         task |= {"lastStatus": "STOPPED", "stopCode": "UserInitiated", "stoppedReason": request["reason"]}

@@ -82,8 +82,9 @@ def run(aws: FakeAws, machine_arn: str) -> Callable[..., Execution]:
     def finish(payload: dict[str, Any]) -> dict[str, Any]:
         failure = payload["failure"]
         if failure is None:
-            return {"verdict": "SUCCEEDED", "error": "", "cause": "", "tell": True}
-        return {"verdict": "FAILED", "error": failure["error"], "cause": f"told: {failure['cause']}", "tell": True}
+            return {"verdict": "SUCCEEDED", "error": "", "cause": "", "state": "", "tell": True}
+        told = {"error": failure["error"], "cause": f"told: {failure['cause']}", "state": failure["state"]}
+        return {"verdict": "FAILED", "tell": True, **told}
 
     def deploy(payload: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -207,7 +208,10 @@ def test_a_request_that_is_rejected_starts_nothing(aws: FakeAws, run: Callable[.
     done = run()
 
     assert (done.status, done.error) == ("FAILED", "RefNotAllowed")
-    assert json.loads(done.cause.removeprefix("told: "))["errorMessage"] == 'main isn\'t "allowed"\nin prod'
+    assert (
+        json.loads(done.cause.removeprefix("ValidateRequest: told: "))["errorMessage"]
+        == 'main isn\'t "allowed"\nin prod'
+    )
     assert done.states == ["ValidateRequest", *END, "NotDeployed"]
     told = aws.called("FinishDeployment")[0]
     assert (told["deployment"], told["failure"]["state"]) == (None, "ValidateRequest")
@@ -310,7 +314,7 @@ def test_a_rollout_that_fails_says_why(aws: FakeAws, run: Callable[..., Executio
 
     done = run()
 
-    assert (done.status, done.error, done.cause) == ("FAILED", "RolloutRolledBack", f"told: {cause}")
+    assert (done.status, done.error, done.cause) == ("FAILED", "RolloutRolledBack", f"WaitForStable: told: {cause}")
 
 
 def test_what_a_person_should_know_of_a_success_is_told(aws: FakeAws, run: Callable[..., Execution]) -> None:
@@ -394,7 +398,10 @@ def test_a_deployment_that_a_newer_one_came_before_changes_nothing(aws: FakeAws,
 
     done = run()
 
-    assert (done.error, done.cause) == ("Superseded", "told: A newer deployment came before it: cineos-dev-2")
+    assert (done.error, done.cause) == (
+        "Superseded",
+        "AcquireLock: told: A newer deployment came before it: cineos-dev-2",
+    )
     assert done.states == [*START, *FIND, *BUILD, "AcquireLock", *END, "NotDeployed"]
     assert not aws.called("DeployService")
 
@@ -677,4 +684,4 @@ def test_what_an_app_deployer_started_may_fail_like_any_other_rollout(
 
     done = deployer()
 
-    assert (done.status, done.error, done.cause) == ("FAILED", "RolloutRolledBack", f"told: {cause}")
+    assert (done.status, done.error, done.cause) == ("FAILED", "RolloutRolledBack", f"WaitForStable: told: {cause}")

@@ -225,7 +225,7 @@ MAY: dict[str, list[Rule]] = {
         TARGETS,
         TOKENS,
         invokes("report-status", "clean-up"),
-        (["states:DescribeExecution"], [EXECUTIONS], None),
+        (["states:DescribeExecution", "states:GetExecutionHistory"], [EXECUTIONS], None),
         (["ecs:ListTasks"], ["*"], {"ArnEquals": {"ecs:cluster": CLUSTER}}),
         (
             ["ecs:DescribeTasks", "ecs:StopTask"],

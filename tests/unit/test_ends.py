@@ -136,7 +136,7 @@ def test_the_end_is_written_with_its_phases_and_the_next_is_woken(world: World, 
 
     said = end("d1", context, digest="sha256:1")
 
-    assert said == {"verdict": "SUCCEEDED", "error": "", "cause": "", "tell": True}
+    assert said == {"verdict": "SUCCEEDED", "error": "", "cause": "", "state": "", "tell": True}
     assert world.answers == [("token-d2", "go on")]
     assert (world.one("d2").answer, world.one("d1").released) == (None, True)
     good = world.table.named("cineos", "dev", "d1")
@@ -161,7 +161,8 @@ def test_a_function_that_was_killed_after_it_wrote_the_end_tells_of_it_when_it_i
 def test_a_verdict_that_is_there_stands_and_is_told_by_its_writer(world: World, context: Context) -> None:
     world.go("d1")
     world.table.end(world.one("d1"), Outcome("CANCELLED", "Cancelled", "stopped"), "clean_up", {}, releases=False)
-    assert end("d1", context) == {"verdict": "CANCELLED", "error": "Cancelled", "cause": "stopped", "tell": False}
+    stopped = {"verdict": "CANCELLED", "error": "Cancelled", "cause": "stopped", "state": ""}
+    assert end("d1", context) == stopped | {"tell": False}
 
 
 def test_an_end_does_not_wait_for_a_history_that_cannot_be_read(world: World, context: Context) -> None:
@@ -173,7 +174,8 @@ def test_an_end_does_not_wait_for_a_history_that_cannot_be_read(world: World, co
 def test_a_rejected_request_is_kept_and_told(world: World, context: Context) -> None:
     failure = {"state": "ValidateRequest", "error": "RefNotAllowed", "cause": json.dumps({"errorMessage": "no"})}
     said = end("x", context, deployment=None, failure=failure)
-    assert said == {"verdict": "REJECTED", "error": "RefNotAllowed", "cause": "no", "tell": True}
+    rejected = {"verdict": "REJECTED", "error": "RefNotAllowed", "cause": "no", "state": "ValidateRequest"}
+    assert said == rejected | {"tell": True}
     assert world.table._get({"pk": {"S": "REJECTED"}, "sk": {"S": "DEPLOYMENT#2026-01-01T00:00:00Z#x"}})
 
 

@@ -33,13 +33,13 @@ def test_no_failure_is_success() -> None:
 def test_our_own_errors_are_told_by_their_message_alone() -> None:
     error = RequestMalformed("The request is malformed", "\x1b[2J", "Correct it")
     found = outcome_of(failure("ValidateRequest", "RequestMalformed", raised(error)))
-    assert found == Outcome("REJECTED", "RequestMalformed", str(error))
+    assert found == Outcome("REJECTED", "RequestMalformed", str(error), "ValidateRequest")
     assert "\x1b" not in found.cause
 
 
 def test_errors_of_others_name_the_state_and_no_stack_trace() -> None:
     found = outcome_of(failure("RegisterRevisions", "KeyError", raised(KeyError("x"))))
-    assert found == Outcome("FAILED", "KeyError", "RegisterRevisions: 'x'")
+    assert found == Outcome("FAILED", "KeyError", "RegisterRevisions: 'x'", "RegisterRevisions")
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ class Deployments:
 
     def _standing(self, unfinished: Unfinished) -> tuple[Outcome, str]:
         values = _values(self._get(record_key(unfinished.deployment)) or {})
-        return Outcome(values["verdict"], values["error"], values["cause"]), values["written_by"]
+        return _outcome(values), values["written_by"]
 
     def _release(self, unfinished: Unfinished, outcome: Outcome, writes: list[Item]) -> list[Answer]:
         names = {name for names in unfinished.deployment["locks"].values() for name in names}
@@ -462,6 +462,10 @@ def _lock_write(lock: Lock) -> Item:
     return {"Put": {"Item": _lock_key(lock.name) | _item(values), **unchanged}}
 
 
+def _outcome(values: Mapping[str, Any]) -> Outcome:
+    return Outcome(*(values[key] for key in ("verdict", "error", "cause", "state")))
+
+
 def _unfinished(item: Item) -> Unfinished:
     values = _values(item)
     known = {key: value for key, value in values.items() if key in Unfinished.__dataclass_fields__}
@@ -471,7 +475,7 @@ def _unfinished(item: Item) -> Unfinished:
         if key in known:
             known[key] = tuple(known[key])
     if "verdict" in values:
-        known["outcome"] = Outcome(values["verdict"], values.get("error", ""), values.get("cause", ""))
+        known["outcome"] = _outcome(values)
     return Unfinished(id=item["sk"]["S"], **known)
 
 

@@ -26,11 +26,12 @@ TIMEOUTS = ("States.Timeout", "States.HeartbeatTimeout")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a deployment ended."""
+    """How a deployment ended, and in which state of the machine it went wrong; empty where nothing did."""
 
     verdict: str
     error: str = ""
     cause: str = ""
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def outcome_of(
             found = ROLLED_BACK if restored else FAILED
         if serves and not (restored and " still serves" in cause):
             cause = one_line(f"{cause[: MAX_CAUSE - len(serves) - 3].rstrip('.')}; {serves}", MAX_CAUSE)
-    return Outcome(found, one_line(error, 100), cause)
+    return Outcome(found, one_line(error, 100), cause, one_line(state, 100))
 
 
 # Failures of a rollout itself: whoever took it back, ECS or we.
@@ -87,21 +88,25 @@ def verdict_of(error: str) -> str:
     return {RolloutRolledBack: ROLLED_BACK, Superseded: SUPERSEDED}.get(known, FAILED)  # type: ignore[arg-type]
 
 
-def outcome_of_execution(status: str, error: str, cause: str, output: str) -> Outcome:
-    """Return the outcome of an execution that ended without its verdict written, from what it says of itself. Total."""
-    said = one_line(cause, MAX_CAUSE - 100)
+def outcome_of_execution(status: str, error: str, cause: str, output: str, state: str = "") -> Outcome:
+    """Return the outcome of an execution that ended without its verdict written, from what it says of itself. Total.
+
+    `state` is the one that it was in.
+    """
+    said = one_line(cause, MAX_CAUSE - 200)
+    where = f" in {state}" if state else ""
     if status == "ABORTED":
         who = f": {said}" if said else ""
-        return Outcome(CANCELLED, error or "Cancelled", f"The execution was stopped{who}.")
+        return Outcome(CANCELLED, one_line(error, 100) or "Cancelled", f"The execution was stopped{where}{who}", state)
     if status == "TIMED_OUT":
-        return Outcome(TIMED_OUT, error or "States.Timeout", "The execution did not end within its time.")
+        late = f"The execution did not end within its time, and was{where or ' running'}"
+        return Outcome(TIMED_OUT, one_line(error, 100) or "States.Timeout", late, state)
     if status == "SUCCEEDED":
         told = _parsed(output)
         note = told.get("cause") if isinstance(told, Mapping) else ""
         return Outcome(SUCCEEDED, cause=one_line(_text(note), MAX_CAUSE))
-    return Outcome(
-        verdict_of(error), one_line(error, 100) or "Unknown", said or "The execution failed without a cause."
-    )
+    failed_with = one_line(error, 100) or "Unknown"
+    return Outcome(verdict_of(error), failed_with, said or f"The execution failed{where} without a cause", state)
 
 
 def failed_container(failure: object) -> FailedContainer | None:
@@ -141,6 +146,9 @@ def _cause(state: str, error: str, failure: Mapping[Any, Any], timeouts: Mapping
             "BuildImage": ("The build", timeouts.get("build")),
             "RunAppDeployer": ("The build with its deployment", timeouts.get("build")),
             "WaitForStable": ("The rollout", timeouts.get("rollout")),
+            "AcquireBuild": ("The wait for another build of this commit", timeouts.get("queue")),
+            "AcquireLock": ("The wait for its turn", timeouts.get("queue")),
+            "RunRelease": ("The release command", timeouts.get("release")),
         }.get(state, (state or "A state", None))
         if not isinstance(seconds, int | float):
             return one_line(f"{what} did not end within its time. Look at its log, and deploy again.", MAX_CAUSE)

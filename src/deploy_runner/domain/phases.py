@@ -36,7 +36,7 @@ def phases(events: Iterable[Mapping[str, Any]]) -> tuple[Phase, ...]:
     return tuple(found)
 
 
-_ENDS = ("TaskStateExited", "ExecutionAborted", "ExecutionTimedOut")
+_ENDS = ("TaskStateExited", "ExecutionAborted", "ExecutionFailed", "ExecutionTimedOut")
 
 
 def transitions(events: Iterable[Mapping[str, Any]]) -> int:
