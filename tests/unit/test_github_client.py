@@ -269,6 +269,24 @@ def test_a_check_run_carries_the_summary(github: Running, clone: Clone) -> None:
     assert github.call("GET", f"/repos/{NAME}/check-runs/{going}")[1]["status"] == "in_progress"
 
 
+def test_what_was_told_before_is_found_again(github: Running, clone: Clone) -> None:
+    sha, client = head(clone), github.client()
+    made = client.create_deployment(NAME, sha, "dev", deployment_id="d-1")
+    assert client.deployment_state(NAME, made) is None
+    for state in ("queued", "failure"):
+        client.set_deployment_status(NAME, made, state)
+    assert client.deployment_state(NAME, made) == "failure"
+    numbers = {
+        (name, ours): client.create_check_run(
+            NAME, sha, name, conclusion="success", title="t", summary="s", external_id=ours
+        )
+        for name, ours in (("a: b/c & d", "d-1"), ("a: b/c & d", "d-2"), ("other", "d-3"))
+    }
+    # filter=latest, the default, would show only the newest of a name
+    assert client.find_check_run(NAME, sha, "a: b/c & d", "d-1") == numbers["a: b/c & d", "d-1"]
+    assert client.find_check_run(NAME, sha, "a: b/c & d", "d-3") is None
+
+
 @pytest.mark.parametrize("answer", [[], {"id": None}, "text", None, {"full_name": 1}])
 def test_an_answer_of_another_form_is_unavailable(answer: Any) -> None:
     with scripted((200, {}, answer)) as server, pytest.raises(GitHubUnavailable, match="documented form"):

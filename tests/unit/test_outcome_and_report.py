@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deploy_runner.domain.errors import RequestMalformed
-from deploy_runner.domain.outcome import Outcome, failed_container, outcome_of
+from deploy_runner.domain.outcome import Outcome, failed_container, outcome_of, outcome_of_execution
 from deploy_runner.domain.redact import redacted
 from deploy_runner.domain.report import console_url, report
 
@@ -98,6 +98,49 @@ def test_a_task_that_never_ran_says_why() -> None:
     containers = [{"Name": "kaniko", "Reason": "CannotPullContainerError: not found"}]
     told = outcome_of(failure("BuildImage", "States.TaskFailed", task(Containers=containers)))
     assert told.cause == "kaniko did not run: CannotPullContainerError: not found"
+
+
+@pytest.mark.parametrize(
+    ("rollback", "verdict", "cause"),
+    [
+        (None, "FAILED", "exit 1."),
+        ({"restored": True, "serves": "revision 41 serves"}, "ROLLED_BACK", "exit 1; revision 41 serves"),
+        ({"restored": False, "serves": "revision 42 serves"}, "FAILED", "exit 1; revision 42 serves"),
+    ],
+)
+def test_a_rollout_that_failed_is_rolled_back_only_where_what_ran_before_runs(
+    rollback: object, verdict: str, cause: str
+) -> None:
+    told = outcome_of(failure("WaitForStable", "RolloutFailed", "exit 1."), rollback=rollback)
+    assert (told.verdict, told.cause) == (verdict, cause)
+
+
+def test_a_time_out_stays_one_though_the_services_went_back() -> None:
+    back = {"restored": True, "serves": "revision 41 serves"}
+    assert outcome_of(failure("WaitForStable", "States.Timeout", ""), rollback=back).verdict == "TIMED_OUT"
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        (("ABORTED", "", "", ""), Outcome("CANCELLED", "Cancelled", "The execution was stopped.")),
+        (
+            ("ABORTED", "e" * 256, "by\nme", ""),
+            Outcome("CANCELLED", "e" * 99 + "…", "The execution was stopped: by me."),
+        ),
+        (
+            ("TIMED_OUT", "", "", ""),
+            Outcome("TIMED_OUT", "States.Timeout", "The execution did not end within its time."),
+        ),
+        (("FAILED", "Superseded", "d-2 came", ""), Outcome("SUPERSEDED", "Superseded", "d-2 came")),
+        (("FAILED", "RequestMalformed", "x", ""), Outcome("REJECTED", "RequestMalformed", "x")),
+        (("FAILED", "", "", ""), Outcome("FAILED", "Unknown", "The execution failed without a cause.")),
+        (("SUCCEEDED", "", "", '{"cause": "as before"}'), Outcome("SUCCEEDED", "", "as before")),
+        (("SUCCEEDED", "", "", "[1"), Outcome("SUCCEEDED")),
+    ],
+)
+def test_an_execution_that_wrote_no_verdict_has_one_all_the_same(said: tuple[str, ...], outcome: Outcome) -> None:
+    assert outcome_of_execution(*said) == outcome
 
 
 @pytest.mark.parametrize(
