@@ -97,16 +97,16 @@ def outcome_of_execution(status: str, error: str, cause: str, output: str, state
     where = f" in {state}" if state else ""
     if status == "ABORTED":
         who = f": {said}" if said else ""
-        return Outcome(CANCELLED, one_line(error, 100) or "Cancelled", f"The execution was stopped{where}{who}", state)
+        return Outcome(CANCELLED, one_line(error, 100) or "Cancelled", f"The execution was stopped{where}{who}.", state)
     if status == "TIMED_OUT":
-        late = f"The execution did not end within its time, and was{where or ' running'}"
+        late = f"The execution did not end within its time{', and was' if where else ''}{where}."
         return Outcome(TIMED_OUT, one_line(error, 100) or "States.Timeout", late, state)
     if status == "SUCCEEDED":
         told = _parsed(output)
         note = told.get("cause") if isinstance(told, Mapping) else ""
         return Outcome(SUCCEEDED, cause=one_line(_text(note), MAX_CAUSE))
     failed_with = one_line(error, 100) or "Unknown"
-    return Outcome(verdict_of(error), failed_with, said or f"The execution failed{where} without a cause", state)
+    return Outcome(verdict_of(error), failed_with, said or f"The execution failed{where} without a cause.", state)
 
 
 def failed_container(failure: object) -> FailedContainer | None:
