@@ -7,15 +7,18 @@ the template's rules name. Faults strike at the edges: before or after a functio
 import json
 import threading
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import fake_aws
 import pytest
 from fake_aws import FakeAws, FunctionError, ServiceError
+from moto.core.botocore_stubber import BotocoreStubber
 
 from deploy_runner.aws import clients
 from deploy_runner.aws.clients import TargetClients
@@ -32,7 +35,26 @@ BY_NAME = {  # of the state machine's substitutions and of the functions' own na
     "WatchRollout": "watch_rollout", "AcquireLock": "acquire_lock", "FinishDeployment": "finish_deployment",
 }  # fmt: skip
 DIGEST = f"sha256:{'d' * 64}"
-RELEASE = "release"  # the command of the release
+DEFINITIONS = f"arn:aws:ecs:{REGION}:{ACCOUNT_ID}:task-definition"
+APP_DEPLOYER = {"task_definition": f"{DEFINITIONS}/app-deployer-arm64:3", "task_role": "r", "deploy_command": []}
+RELEASE = {"service": "web", "container": "app", "command": ["migrate"]}
+
+
+WAY_BACK = 0.25  # seconds: so long that it is waited for
+
+
+def in_process(service: str) -> Any:
+    """A client of moto in this process, without HTTP between; one call at a time, as DynamoDB's transactions are."""
+    session = boto3.Session("test", "test", region_name=REGION)
+    client, stub, lock = session.client(service), BotocoreStubber(), threading.Lock()  # type: ignore[call-overload]
+    stub.enabled = True
+
+    def answer(event_name: str, request: Any, **more: Any) -> Any:
+        with lock:
+            return stub(event_name, request, **more)
+
+    client.meta.events.register("before-send", answer)
+    return client
 
 
 class Ecs(FakeEcs):
@@ -74,11 +96,12 @@ class Ecs(FakeEcs):
             back = service.get("before") == wanted
             answer = super().update_service(**given)
             service["before"] = before["taskDefinition"]
-            self.service_deployments[-1] |= {"service": name}
+            rollout = self.service_deployments[-1]
+            rollout |= {"service": name}
             self.in_progress[name] += 1
             self.together = max(self.together, self.in_progress[name])
         behaviour = "good" if back else self.behaviour[name]
-        self.after(lambda: self._goes_on(name, self.service_deployments[-1], behaviour))
+        self.after(lambda: self._goes_on(name, rollout, behaviour))
         return answer
 
     def stop_service_deployment(self, **given: Any) -> dict[str, Any]:
@@ -87,11 +110,11 @@ class Ecs(FakeEcs):
             stopped = next(
                 d for d in self.service_deployments if d["serviceDeploymentArn"] == given["serviceDeploymentArn"]
             )
-        self.after(lambda: self._back(stopped["service"], stopped))
+        self.after(lambda: self._back(stopped["service"], stopped), WAY_BACK)
         return answer
 
-    def after(self, action: Callable[[], None]) -> None:
-        threading.Timer(0.005, action).start()
+    def after(self, action: Callable[[], None], seconds: float = 0.005) -> None:
+        threading.Timer(seconds, action).start()
 
     def of(self, service: str) -> list[dict[str, Any]]:
         return [each for each in self.service_deployments if each.get("service") == service]
@@ -110,7 +133,7 @@ class Ecs(FakeEcs):
                 self.in_progress[name] -= 1
             elif behaviour == "breaker":
                 rollout |= {"status": "ROLLBACK_IN_PROGRESS", "statusReason": "deployment circuit breaker"}
-                self.after(lambda: self._back(name, rollout))
+                self.after(lambda: self._back(name, rollout), WAY_BACK)
             elif behaviour in ("crash", "pull"):
                 reason = "CannotPullContainerError: not found" if behaviour == "pull" else ""
                 container = {"name": "app", "reason": reason} | ({} if reason else {"exitCode": 1})
@@ -195,6 +218,8 @@ class World:
     double_events: bool = False
     errors: list[str] = field(default_factory=list)
     invoked: list[tuple[str, str]] = field(default_factory=list)
+    name: str = field(default_factory=lambda: f"d-{uuid.uuid4()}")  # of the execution that most tests start
+    machine: str = "deploy-app"
     _threads: list[threading.Thread] = field(default_factory=list)
     _handlers: dict[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -243,8 +268,8 @@ class World:
 
         for _ in range(2 if self.double_events else 1):
             thread = threading.Thread(target=run, daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def settle(self) -> None:
         """Wait until nothing runs in the background."""
@@ -268,18 +293,24 @@ class World:
 
     # --- deployments ------------------------------------------------------------------------------------------------
 
-    def start(self, name: str, machine: str = "deploy-app") -> str:
-        arn = self.sfn.start_execution(stateMachineArn=self.machines[machine], name=name, input="{}")
-        return str(arn["executionArn"])
+    @property
+    def arn(self) -> str:
+        """The execution's, also before it has started."""
+        return f"{self.machines[self.machine].replace(':stateMachine:', ':execution:')}:{self.name}"
 
-    def stop(self, arn: str) -> None:
-        self.sfn.stop_execution(executionArn=arn, error="Cancelled", cause="by a person")
+    def start(self, name: str = "") -> str:
+        machine = self.machines[self.machine]
+        started = self.sfn.start_execution(stateMachineArn=machine, name=name or self.name, input="{}")
+        return str(started["executionArn"])
+
+    def stop(self) -> None:
+        self.sfn.stop_execution(executionArn=self.arn, error="Cancelled", cause="by a person")
 
     def finish(self, arn: str, seconds: float = 20) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while (said := self.sfn.describe_execution(executionArn=arn))["status"] == "RUNNING":
             assert time.monotonic() < deadline, (arn, self.invoked[-6:], self.errors[-3:])
-            time.sleep(0.01)
+            time.sleep(0.03)
         return dict(said)
 
     def sweep(self) -> None:
@@ -403,7 +434,6 @@ def run_task(world: World, request: dict[str, Any]) -> dict[str, Any]:
 
 def deployment() -> dict[str, Any]:
     """What ValidateRequest accepts."""
-    definition = f"arn:aws:ecs:{REGION}:{ACCOUNT_ID}:task-definition"
     return {
         "app": "cineos", "environment": "dev", "action": "deploy", "ref": "main", "sha": SHA, "queue": "latest",
         "repository": "lightwave-media/cineos", "repository_id": 1001, "requested_by": None, "runner": "docker-builder",
@@ -411,10 +441,10 @@ def deployment() -> dict[str, Any]:
         "image": {"repository_name": "cineos", "repository_uri": "registry/cineos", "tag": f"{SHA}-1"},
         "locks": {"build": [f"image/cineos:{SHA}-1"], "deploy": ["app/cineos/dev"]},
         "build": {
-            "task_definition": f"{definition}/docker-builder-arm64:3", "task_role": "r",
+            "task_definition": f"{DEFINITIONS}/docker-builder-arm64:3", "task_role": "r",
             "clone_command": ["--sha", SHA], "kaniko_command": ["--x"], "environment": [{"Name": "A", "Value": "b"}],
         },
-        "app_deployer": {"task_definition": f"{definition}/app-deployer-arm64:3", "task_role": "r", "deploy_command": []},
+        "app_deployer": None,
         "target": {
             "account": ACCOUNT_ID, "region": REGION, "role_arn": fake_aws.ROLE, "cluster": "dev",
             "services": [{"name": name, "containers": ["app"]} for name in ("web", "worker")],
