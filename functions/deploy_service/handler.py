@@ -82,12 +82,18 @@ def _find(clients: TargetClients, deployment: dict[str, Any], event: dict[str, A
 def _roll_back(
     clients: TargetClients, deployment: dict[str, Any], event: dict[str, Any], context: Any
 ) -> dict[str, Any]:
-    """Take {revisions}. Return {rollouts, rollback}: what is to be waited for, or how it ended: {restored, serves}."""
+    """Take {revisions}. Return {rollouts, rollback, problem}: what is to be waited for, or how it ended.
+
+    An end is {restored, serves}; the problem is what else could not be taken back, or empty.
+    """
     with _changing(deployment, context):
         way = roll_back(clients, deployment, event["revisions"])
     count("RollbacksStarted")
     logger.info("rolled back", extra={"over": way.is_over, "serves": way.end and way.end.serves})
-    return {"rollouts": [asdict(rollout) for rollout in way.rollouts], "rollback": way.end and asdict(way.end)}
+    end = way.end and asdict(way.end)
+    if end and way.problem:
+        end = {"restored": False, "serves": f"{end['serves']}; {way.problem}"}
+    return {"rollouts": [asdict(rollout) for rollout in way.rollouts], "rollback": end, "problem": way.problem}
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def run(aws: FakeAws, machine_arn: str) -> Callable[..., Execution]:
             "register": {"revisions": [REVISION], "release": None},
             "update": {"rollouts": [REVISION]},
             "find": {"rollouts": [REVISION], "digest": DIGEST},
-            "roll_back": {"rollouts": [REVISION], "rollback": None},
+            "roll_back": {"rollouts": [REVISION], "rollback": None, "problem": ""},
         }[payload["step"]]
 
     def build(request: dict[str, Any]) -> dict[str, Any]:
@@ -481,7 +481,7 @@ def test_what_has_gone_back_already_is_not_waited_for(aws: FakeAws, run: Callabl
     end = {"restored": True, "serves": "revision 41 still serves"}
     deploy = fails("TargetMisconfigured", "no", aws.functions["DeployService"], "update")
     aws.functions["DeployService"] = lambda payload: (
-        {"rollouts": [], "rollback": end} if payload["step"] == "roll_back" else deploy(payload)
+        {"rollouts": [], "rollback": end, "problem": ""} if payload["step"] == "roll_back" else deploy(payload)
     )
 
     done = run()

@@ -237,7 +237,8 @@ def test_what_was_updated_is_taken_back(deployment: dict[str, Any], ecs: FakeEcs
     revisions = change("register", deployment, context, digest=DIGEST)["revisions"]
     change("update", deployment, context, revisions=revisions)
     given = change("roll_back", deployment, context, revisions=revisions)
-    assert (given["rollback"], [r["service"] for r in given["rollouts"]]) == (None, ["cineos"])
+    assert (given["rollback"], given["problem"]) == (None, "")
+    assert [rollout["service"] for rollout in given["rollouts"]] == ["cineos"]
     assert ecs.changes[-1] == ("StopServiceDeployment", {"serviceDeploymentArn": "sd-1", "stopType": "ROLLBACK"})
     ecs.gone_back("cineos", before)
     restored = {"restored": True, "serves": "revision 1 serves again"}

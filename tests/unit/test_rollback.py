@@ -55,7 +55,8 @@ def test_the_next_step(observed: Observed, step: Step) -> None:
 
 def test_a_first_deployment_has_nothing_to_go_back_to() -> None:
     first = Rollout("cineos", "arn:service", "dev", OURS)
-    assert next_step(first, seen("IN_PROGRESS", OURS)) == Over(False, "cineos: there is nothing to go back to")
+    assert next_step(first, seen("IN_PROGRESS", OURS)) == Stop("sd-1")  # the lock is not free while it rolls out
+    assert next_step(first, seen("ROLLBACK_FAILED", OURS)) == Over(False, "cineos: there is nothing to go back to")
 
 
 def test_all_services_must_be_back() -> None:
@@ -171,12 +172,24 @@ def test_a_rollout_that_ended_a_moment_ago_is_read_again(run: Run) -> None:
 def test_a_schedule_goes_back_with_all_that_it_had_if_it_runs_ours(run: Run) -> None:
     run.rollouts, run.scheduler = [], Scheduler("td:2", "td:9")
     schedules = [Rollout("", "", "", "td:2", "td:1", schedule=f"default/s{number}") for number in range(2)]
-    end = run.back(schedules=schedules).end
+    problem = run.back(schedules=schedules).problem
     (update,) = run.scheduler.updates
     assert update == {
         "Name": "s0", "GroupName": "default", "ScheduleExpression": "rate(1 hour)", "State": "DISABLED",
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "Target": {"Arn": "cluster", "RoleArn": "role", "EcsParameters": {"TaskDefinitionArn": "td:1"}},
     }  # fmt: skip
-    assert not end.restored
-    assert "default/s1" in end.serves
+    assert "default/s1 must run td:2" in problem
+
+
+def test_a_schedule_that_is_gone_keeps_no_service_from_going_back(run: Run) -> None:
+    run.update("web")
+    run.rollouts = run.rollouts[:1]
+
+    def gone(**_: Any) -> Any:
+        raise client_error("ResourceNotFoundException")
+
+    run.scheduler.get_schedule = gone  # type: ignore[method-assign]
+    back = run.back(schedules=[Rollout("", "", "", "td:2", "td:1", schedule="default/s0")])
+    assert run.changes == ["StopServiceDeployment"]
+    assert "default/s0 must be readable" in back.problem

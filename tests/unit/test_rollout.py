@@ -185,6 +185,12 @@ def stops(*reasons: str, code: int | None = None) -> list[StoppedTask]:
         (stops(*[""] * 3, code=1), 0, True),
         (stops(*[""] * 3, code=0), 0, True),  # one that ends is no service either
         (stops(*[""] * 3, code=1), 2, False),  # others of ours run
+        (
+            [StoppedTask("t", "app", 1, "", code) for code in ("SpotInterruption", "ServiceSchedulerInitiated") * 3],
+            0,
+            False,
+        ),
+        ([StoppedTask("t", "app", 1, "", "EssentialContainerExited")] * 3, 0, True),
         (stops(*[""] * 10, code=1), 2, True),
     ],
 )

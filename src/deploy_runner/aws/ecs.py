@@ -310,7 +310,7 @@ def _number(arn: str) -> int:
 def update_service(ecs: "ECSClient", rollout: Rollout) -> None:
     """Start the rollout, unless a first try did: whatever became of it since is not undone by a second.
 
-    Raises RolloutReplaced where ECS works towards another revision right after.
+    Raises RolloutReplaced where ECS works towards a third revision right after; that before ours is an old reading.
     """
     seen = observe(ecs, rollout)
     if is_visible(rollout, seen):
@@ -322,7 +322,7 @@ def update_service(ecs: "ECSClient", rollout: Rollout) -> None:
             cluster=rollout.cluster, service=rollout.service, taskDefinition=rollout.task_definition
         )["service"]
     primary = next((d for d in service.get("deployments", []) if d.get("status") == "PRIMARY"), None)
-    if primary and primary.get("taskDefinition") != rollout.task_definition:
+    if primary and primary.get("taskDefinition") not in (rollout.task_definition, rollout.previous_task_definition):
         rule = f"The service {place} must work towards our revision after its update"
         raise RolloutReplaced(rule, primary.get("taskDefinition"), "Someone else changes it as well; deploy again")
 

@@ -21,10 +21,14 @@ LOOKS_AGAIN_AFTER = (0.3, 0.7, 1.0, 2.0, 3.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class WayBack:
-    """What became of taking a deployment back: the rollouts that are to be waited for, or the end."""
+    """What became of taking a deployment back: the rollouts that are to be waited for, or the end of the services.
+
+    `problem` says what else could not be taken back.
+    """
 
     rollouts: tuple[Rollout, ...]
     end: Over | None
+    problem: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -45,12 +49,9 @@ def roll_back(
     """
     rollouts = [Rollout(**each) for each in revisions] if revisions is not None else _left(clients.ecs, deployment)
     services = [rollout for rollout in rollouts if rollout.service]
+    steps: list[Step] = [_take_back(clients.ecs, rollout, sleep) for rollout in services]  # first, since people wait
     problems = [problem for each in rollouts if each.schedule and (problem := point_back(clients.scheduler, each))]
-    steps: list[Step] = [_take_back(clients.ecs, rollout, sleep) for rollout in services]
-    end = combine(steps)
-    if end and problems:
-        end = Over(False, "; ".join([end.serves, *problems] if end.serves else problems))
-    return WayBack(tuple(services), end)
+    return WayBack(tuple(services), combine(steps), "; ".join(problems))
 
 
 def _left(ecs: "ECSClient", deployment: Mapping[str, Any]) -> list[Rollout]:

@@ -6,6 +6,7 @@ schedule is written back as it was read, but for its task definition.
 
 import copy
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from deploy_runner.aws.clients import aws_errors
@@ -39,7 +40,7 @@ def point_back(scheduler: "EventBridgeSchedulerClient", rollout: Rollout) -> str
         return f"{rollout.schedule}: there is nothing to go back to"
     try:
         _change(scheduler, rollout.schedule, rollout.task_definition, before)
-    except RolloutReplaced as error:
+    except (RolloutReplaced, TargetMisconfigured) as error:
         return str(error)
     return None
 
@@ -54,6 +55,8 @@ def _change(scheduler: "EventBridgeSchedulerClient", schedule: str, now: str | N
         rule = f"The schedule {schedule} must run {now}"
         raise RolloutReplaced(rule, parameters["TaskDefinitionArn"], "Someone changed it meanwhile; deploy again")
     changed = {key: copy.deepcopy(found[key]) for key in _GIVEN if found.get(key) is not None}
+    if "StartDate" in changed and changed["StartDate"] < datetime.now(UTC):
+        del changed["StartDate"]  # it has started, and a start that is past is not taken: API_CreateSchedule
     changed["Target"]["EcsParameters"]["TaskDefinitionArn"] = then
     with aws_errors(f"The schedule {schedule} must take another task definition", _REMEDY):
         scheduler.update_schedule(**changed)

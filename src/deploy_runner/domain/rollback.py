@@ -53,12 +53,11 @@ def next_step(rollout: Rollout, seen: Observed) -> Step:
     primary = seen.primary
     if status in _GOING_BACK:
         return Wait()
-    before = rollout.previous_task_definition
-    if before in (None, rollout.task_definition):
-        return Over(False, f"{rollout.service}: {NOTHING_TO_GO_BACK_TO}")
-    assert before
     if status in _IN_PROGRESS:
         return Stop(ours[-1].arn)
+    before = rollout.previous_task_definition
+    if before is None or before == rollout.task_definition:
+        return Over(False, f"{rollout.service}: {NOTHING_TO_GO_BACK_TO}")
     if primary is None:
         return Wait()
     if primary.task_definition == rollout.task_definition:

@@ -220,11 +220,13 @@ class StoppedTask:
     container: str | None = None
     exit_code: int | None = None
     reason: str = ""
+    stop_code: str = ""  # docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html
 
 
 def stopped_task(task: Mapping[str, Any]) -> StoppedTask:
     """Return why a task stopped: the container that ended with an error, else ECS's reason. Total."""
     task_id = str(task.get("taskArn", "")).rpartition("/")[2]
+    stop_code = str(task.get("stopCode") or "")
     containers = [c for c in task.get("containers") or [] if isinstance(c, Mapping)]
     failed = [c for c in containers if c.get("exitCode") not in (None, 0)]
     # One without memory takes the others with it. 137 and 143 are else what stopping the others looks like.
@@ -233,12 +235,12 @@ def stopped_task(task: Mapping[str, Any]) -> StoppedTask:
     ]
     for container in [*failed, *(c for c in containers if c.get("reason"))]:
         said = str(container.get("reason") or "")
-        return StoppedTask(task_id, container.get("name"), container.get("exitCode"), said)
+        return StoppedTask(task_id, container.get("name"), container.get("exitCode"), said, stop_code)
     stopped = str(task.get("stoppedReason") or "")
     codes = [c for c in containers if isinstance(c.get("exitCode"), int)]
     if codes and (not stopped or "essential container" in stopped.lower()):
-        return StoppedTask(task_id, codes[0].get("name"), codes[0]["exitCode"])
-    return StoppedTask(task_id, codes[0].get("name") if codes else None, None, stopped)
+        return StoppedTask(task_id, codes[0].get("name"), codes[0]["exitCode"], "", stop_code)
+    return StoppedTask(task_id, codes[0].get("name") if codes else None, None, stopped, stop_code)
 
 
 # Words of ECS for what another try may not meet again, whatever it stands in: the developer guide's "Stopped task error
@@ -265,12 +267,17 @@ def hopeless(rollout: Rollout, seen: Observed, stopped: Sequence[StoppedTask]) -
     cannot_start = [task for task in stopped if _CANNOT_START.search(task.reason) and not _MAY_HEAL.search(task.reason)]
     if len(cannot_start) >= FATAL_STOPS:
         return Failed(RolloutFailed, brief(cannot_start[0].reason, 120))
-    crashed = [task for task in stopped if task.exit_code is not None or _UNHEALTHY.search(task.reason)]
+    crashed = [task for task in stopped if _ended_by_itself(task) or _UNHEALTHY.search(task.reason)]
     limit = FAILED_TASKS if seen.running(rollout.task_definition) == 0 else max(FAILED_TASKS, seen.desired)
     judged_by_ecs = seen.circuit_breaker and seen.desired <= 2 * FAILED_TASKS
     if len(crashed) >= limit and not judged_by_ecs:
         return Failed(RolloutFailed, "its tasks keep failing")
     return None
+
+
+def _ended_by_itself(task: StoppedTask) -> bool:
+    """Tell a crash from an app that exits otherwise than with 0 when it is asked to stop."""
+    return task.exit_code is not None and task.stop_code in ("", "EssentialContainerExited")
 
 
 def reason(
