@@ -31,8 +31,9 @@ CALLED: set[tuple[str, str]] = set()
 
 # The services that are ours in part at least, by the names in their requests' signatures and in botocore.
 SERVICES = {
-    "cloudformation": "cloudformation", "ecr": "ecr", "ecs": "ecs", "elasticloadbalancing": "elbv2", "events": "events",
-    "iam": "iam", "lambda": "lambda", "logs": "logs", "states": "stepfunctions", "sts": "sts",
+    "cloudformation": "cloudformation", "dynamodb": "dynamodb", "ecr": "ecr", "ecs": "ecs",
+    "elasticloadbalancing": "elbv2", "events": "events", "iam": "iam", "lambda": "lambda", "logs": "logs",
+    "states": "stepfunctions", "sts": "sts",
 }  # fmt: skip
 
 # "Common Errors" in the API Reference of each service; the names that end in Exception are those of JSON's services.

@@ -28,7 +28,7 @@ from deploy_runner.local_aws.machine import Machine
 
 # In this order; each module has `install(machine: Machine) -> None`.
 EXTENSIONS = [
-    "registry", "ecr", "conditional_writes", "iam", "s3", "events", "awslambda", "stepfunctions", "elbv2",
+    "registry", "ecr", "conditional_writes", "dynamodb", "iam", "s3", "events", "awslambda", "stepfunctions", "elbv2",
     "ecs", "cloudformation", "github",
 ]  # fmt: skip
 

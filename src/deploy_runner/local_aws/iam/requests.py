@@ -6,7 +6,7 @@ not say has its own source beside it. A request that has no row is refused: noth
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -457,7 +457,9 @@ def _tables(call: Call) -> Iterator[Asked]:
 
 @_row("dynamodb", "TransactGetItems", "TransactWriteItems")
 def _transaction(call: Call) -> Iterator[Asked]:
-    """Each part needs its own action: DynamoDB Developer Guide, "Using IAM with DynamoDB transactions"."""
+    """Each part needs its own action, and the transaction none: "Using IAM with DynamoDB transactions",
+    docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html
+    """
     actions = {
         "Get": "GetItem", "Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem",
         "ConditionCheck": "ConditionCheckItem",
@@ -465,8 +467,10 @@ def _transaction(call: Call) -> Iterator[Asked]:
     for item in call.parameters.get("TransactItems") or []:
         for kind, action in actions.items():
             if kind in item:
+                part = replace(call, parameters=item[kind])
+                arn = _table_arn(call, part.text("TableName"))
                 context: Context = {"dynamodb:EnclosingOperation": call.operation}
-                yield Asked(f"dynamodb:{action}", _table_arn(call, item[kind]["TableName"]), context)
+                yield Asked(f"dynamodb:{action}", arn, context | _leading_keys(part, arn))
 
 
 def _table_arn(call: Call, name: str) -> str:
