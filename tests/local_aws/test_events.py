@@ -10,6 +10,7 @@ import pytest
 
 from deploy_runner.local_aws import events
 from deploy_runner.local_aws.events import emit, given_to, matches
+from deploy_runner.local_aws.faults import parse
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
 from tests.local_aws.test_awslambda import TRUST, archive
@@ -198,20 +199,6 @@ def test_moto_alone_has_no_function_as_target() -> None:
     assert plain.stdout == "none\n"
 
 
-@pytest.mark.parametrize(
-    ("expression", "seconds"),
-    [
-        ("rate(1 minute)", 60),
-        ("rate(5 hours)", 18000),
-        ("rate(2 days)", 172800),
-        ("cron(0 12 * * ? *)", None),
-        ("", None),
-    ],
-)
-def test_a_rate_is_a_number_of_seconds(expression: str, seconds: int | None) -> None:
-    assert events.period(expression) == seconds
-
-
 def test_a_rule_with_a_rate_sends_an_event_each_period(aws: Any) -> None:
     """GIVEN rules with a rate, one of them disabled WHEN time goes by THEN one sends what AWS sends, once a period."""
     rules, sent = aws("events"), list[tuple[str, dict[str, Any]]]()
@@ -220,7 +207,80 @@ def test_a_rule_with_a_rate_sends_an_event_each_period(aws: Any) -> None:
     clockwork = events.Clockwork(lambda rule, event: sent.append((rule.name, event)))
     for now in (1000.0, 1059.0, 1060.0, 1061.0, 1121.0):
         clockwork.tick(now)
+    for name in ("every-minute", "never"):
+        rules.delete_rule(Name=name)
     assert [(name, event["detail-type"], event["source"], event["detail"]) for name, event in sent] == [
         ("every-minute", "Scheduled Event", "aws.events", {})
     ] * 2
     assert sent[0][1]["resources"][0].endswith(":rule/every-minute")
+
+
+def arrived(aws: Any, url: str, count: int) -> list[Any]:
+    """Return the events that come to a queue: as many as expected, and what else comes a moment later."""
+    found: list[Any] = []
+    while message := next_message(aws, url, 3 if len(found) < count else 0.2):
+        found.append(json.loads(message["Body"]))
+    return found
+
+
+@pytest.fixture
+def faulty(machine: Machine) -> Iterator[Any]:
+    yield lambda **fault: machine.faults.add(parse({"kind": "events", "times": 1, **fault}))
+    machine.faults.clear()
+
+
+def test_rules_with_a_schedule_send_to_their_targets_also_under_faults(machine: Machine, aws: Any, faulty: Any) -> None:
+    """GIVEN an hourly rule, by a rate and by cron WHEN hours go by THEN one event an hour, but for what faults do."""
+    url, queue_arn = queue(aws, "hourly")
+    let_in(aws, url, queue_arn, "by-*")
+    policy = aws("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["Policy"])["Attributes"]["Policy"]
+    aws("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy.replace("ArnEquals", "ArnLike")})
+    for name, expression in (("by-rate", "rate(1 hour)"), ("by-cron", "cron(0 * * * ? *)")):
+        aws("events").put_rule(Name=name, ScheduleExpression=expression)
+        aws("events").put_targets(Rule=name, Targets=[{"Id": "1", "Arn": queue_arn}])
+    clock, start = machine.clocks["scheduled rules"], time.time() // 3600 * 3600 + 7200
+
+    clock(start)
+    arrived(aws, url, 0)  # whatever the jump to `start` made due
+    clock(start + 3600)
+    events = arrived(aws, url, 2)
+    assert sorted(event["resources"][0].rpartition("/")[2] for event in events) == ["by-cron", "by-rate"]
+    assert {(e["source"], e["detail-type"], json.dumps(e["detail"])) for e in events} == {
+        ("aws.events", "Scheduled Event", "{}")
+    }
+
+    aws("events").disable_rule(Name="by-cron")
+    faulty(source="aws.events", effect="lose")
+    clock(start + 7200)
+    assert arrived(aws, url, 0) == []
+    faulty(type="Scheduled Event", effect="double")
+    clock(start + 10800)
+    first, second = arrived(aws, url, 2)
+    assert first == second
+    faulty(source="aws.events", effect="delay", value=0.4)
+    clock(start + 14400)
+    assert next_message(aws, url, 0.1) is None
+    assert len(arrived(aws, url, 1)) == 1
+    aws("events").disable_rule(Name="by-rate")
+
+
+def test_the_end_of_an_execution_reaches_its_rule_and_is_lost_and_doubled_by_faults(aws: Any, faulty: Any) -> None:
+    url, queue_arn = queue(aws, "ended")
+    let_in(aws, url, queue_arn, "ended")
+    machine_arn = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:m"
+    kind = "Step Functions Execution Status Change"
+    detail = {"status": ["FAILED", "TIMED_OUT", "ABORTED"], "stateMachineArn": [machine_arn]}
+    rule(aws, "ended", {"source": ["aws.states"], "detail-type": [kind], "detail": detail}, Arn=queue_arn)
+
+    def end(status: str, arn: str = machine_arn) -> None:
+        emit(ACCOUNT, REGION, "aws.states", kind, [], {"status": status, "stateMachineArn": arn})
+
+    faulty(source="aws.states", effect="lose")
+    end("FAILED")
+    faulty(type=kind, effect="double")
+    end("ABORTED")
+    end("TIMED_OUT")
+    end("SUCCEEDED")
+    end("FAILED", f"{machine_arn}-of-others")
+    statuses = [event["detail"]["status"] for event in arrived(aws, url, 3)]
+    assert sorted(statuses) == ["ABORTED", "ABORTED", "TIMED_OUT"]

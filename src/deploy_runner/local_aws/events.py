@@ -31,6 +31,7 @@ from deploy_runner.local_aws.awslambda import may_invoke, resolve, send
 from deploy_runner.local_aws.faults import Faults
 from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service, lets_service
 from deploy_runner.local_aws.machine import Machine
+from deploy_runner.local_aws.timetable import Dues, timetable
 
 log = logging.getLogger(__name__)
 
@@ -242,45 +243,42 @@ def _deliver_or_bury(
                 log.exception("the dead letter queue %s does not take the event either", letters)
 
 
-_PERIODS = {"minute": 60, "hour": 3600, "day": 86400}
-
-
-def period(expression: str) -> int | None:
-    """Return the seconds of `rate(5 minutes)`, None for what is no rate: local AWS knows no cron for rules.
-
-    docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html#rate-based
-    """
-    found = re.fullmatch(r"rate\(([1-9][0-9]*) (minute|hour|day)s?\)", expression)
-    return int(found[1]) * _PERIODS[found[2]] if found else None
-
-
 class Clockwork:
-    """Sends the events of rules with a rate, the first one period after the rule was there. moto sends none."""
+    """Sends the events of rules with a schedule: a rate's first one period after the rule was there. moto sends none.
+
+    docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-rule-schedule.html
+    """
 
     def __init__(self, send: Callable[[Any, dict[str, Any]], None]) -> None:
-        self._send, self._last = send, dict[str, float]()
+        self._send, self._dues = send, Dues()
 
     def tick(self, now: float) -> None:
         """Send what is due at a time, in seconds since 1970."""
-        for backends in list(events_backends.values()):
-            for backend in list(backends.values()):
-                for bus in list(backend.event_buses.values()):
-                    for rule in list(bus.rules.values()):
-                        self._look(rule, now)
+        moment = datetime.fromtimestamp(now, UTC)
+        rules = {rule.arn: rule for rule in _rules() if rule.scheduled_expression and rule.state != "DISABLED"}
+        self._dues.keep(rules)
+        for arn, rule in rules.items():
+            try:
+                due = self._dues.is_due(arn, timetable(rule.scheduled_expression), moment)
+            except ValueError as error:
+                log.warning("the rule %s is never due: %s", arn, error)
+                continue
+            if due:
+                self._send(rule, _scheduled(rule, moment))
 
-    def _look(self, rule: Any, now: float) -> None:
-        every = period(rule.scheduled_expression or "")
-        if every is None or rule.state == "DISABLED":
-            return
-        if now - self._last.setdefault(rule.arn, now) < every:
-            return
-        self._last[rule.arn] = now
-        event = {
-            "version": "0", "id": str(uuid.uuid4()), "detail-type": "Scheduled Event", "source": "aws.events",
-            "account": rule.account_id, "time": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "region": rule.region_name, "resources": [rule.arn], "detail": {},
-        }  # fmt: skip
-        self._send(rule, event)
+
+def _rules() -> list[Any]:
+    backends = [backend for regions in list(events_backends.values()) for backend in list(regions.values())]
+    buses = [bus for backend in backends for bus in list(backend.event_buses.values())]
+    return [rule for bus in buses for rule in list(bus.rules.values())]
+
+
+def _scheduled(rule: Any, moment: datetime) -> dict[str, Any]:
+    return {
+        "version": "0", "id": str(uuid.uuid4()), "detail-type": "Scheduled Event", "source": "aws.events",
+        "account": rule.account_id, "time": moment.strftime("%Y-%m-%dT%H:%M:%SZ"), "region": rule.region_name,
+        "resources": [rule.arn], "detail": {},
+    }  # fmt: skip
 
 
 def install(machine: Machine) -> None:
@@ -303,15 +301,6 @@ def install(machine: Machine) -> None:
                 arguments = (machine, rule, target, event, pause)
                 threading.Thread(target=_deliver_or_bury, args=arguments, name="event", daemon=True).start()
 
-    clockwork, stopped = Clockwork(start_deliveries), threading.Event()
-
-    def keep_time() -> None:
-        while not stopped.wait(1.0):
-            try:
-                clockwork.tick(time.time())
-            except Exception:
-                log.exception("the clockwork of scheduled rules")
-
     def put_events(backend: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Only AWS's services may say that they are AWS's services."""
         answers: list[dict[str, Any]] = plain_put_events(backend, [e for e in events if not _forged(e)])
@@ -328,8 +317,7 @@ def install(machine: Machine) -> None:
             rule.pop("CreatedBy", None)
         return json.dumps(listed), headers
 
-    threading.Thread(target=keep_time, name="scheduled rules", daemon=True).start()
-    machine.on_stop("scheduled rules", stopped.set)
+    machine.each_second("scheduled rules", Clockwork(start_deliveries).tick)
     Rule.send_to_targets = send_to_targets
     EventsBackend.put_events = put_events
     EventsHandler.list_rules = list_rules

@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ class Machine:
     stack_resources: Callable[[], Iterable[tuple[str, str, dict[str, Any], dict[str, Any]]]] = list
     pages: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what is answered under `/_local/`, as JSON
     faults: Faults = field(default_factory=Faults)  # what is to go wrong
+    clocks: dict[str, Callable[[float], None]] = field(default_factory=dict)  # what does what is due at a time
     _on_stop: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     @property
@@ -110,6 +112,28 @@ class Machine:
             thread = threading.Thread(target=server.serve_forever, args=(0.1,), name=f"{what} {address}", daemon=True)
             thread.start()
             self.on_stop(what, server.shutdown)
+
+    def each_second(self, what: str, tick: Callable[[float], None]) -> None:
+        """Call `tick` each second with the time, in seconds since 1970, until local AWS ends.
+
+        By `clocks` it can be called with another time, never while it runs already.
+        """
+        lock, stopped = threading.Lock(), threading.Event()
+
+        def one(now: float) -> None:
+            with lock:
+                tick(now)
+
+        def keep_time() -> None:
+            while not stopped.wait(1.0):
+                try:
+                    one(time.time())
+                except Exception:
+                    logging.getLogger(__name__).exception("the clock of %s", what)
+
+        self.clocks[what] = one
+        threading.Thread(target=keep_time, name=what, daemon=True).start()
+        self.on_stop(what, stopped.set)
 
     def on_stop(self, what: str, action: Callable[[], None]) -> None:
         """Have `action` called when local AWS ends; the last registered is the first called."""
