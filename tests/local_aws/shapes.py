@@ -33,7 +33,7 @@ CALLED: set[tuple[str, str]] = set()
 SERVICES = {
     "cloudformation": "cloudformation", "dynamodb": "dynamodb", "ecr": "ecr", "ecs": "ecs",
     "elasticloadbalancing": "elbv2", "events": "events", "iam": "iam", "lambda": "lambda", "logs": "logs",
-    "states": "stepfunctions", "sts": "sts",
+    "scheduler": "scheduler", "states": "stepfunctions", "sts": "sts",
 }  # fmt: skip
 
 # "Common Errors" in the API Reference of each service; the names that end in Exception are those of JSON's services.

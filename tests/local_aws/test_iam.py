@@ -235,6 +235,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "xray": {},
     "monitoring": {"Namespace": "x"},
     "events": {"Name": "x", "Targets": [{"Arn": MACHINE, "RoleArn": ROLE}], "Entries": [{"Source": "x"}]},
+    "scheduler": {"Name": "x", "GroupName": "g", "Target": {"RoleArn": ROLE}},
     "secretsmanager": {"SecretId": "x-AbCdEf"},
     "ssm": {"Name": "/a/b"},
     "dynamodb": TABLE,

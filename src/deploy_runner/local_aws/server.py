@@ -29,7 +29,7 @@ from deploy_runner.local_aws.machine import Machine
 # In this order; each module has `install(machine: Machine) -> None`.
 EXTENSIONS = [
     "registry", "ecr", "conditional_writes", "dynamodb", "iam", "s3", "events", "awslambda", "stepfunctions", "elbv2",
-    "ecs", "cloudformation", "github",
+    "ecs", "scheduler", "cloudformation", "github",
 ]  # fmt: skip
 
 

@@ -414,6 +414,29 @@ def _rule(call: Call) -> Iterator[Asked]:
         yield _pass_role(call, role, "events.amazonaws.com")
 
 
+# --- EventBridge Scheduler --------------------------------------------------------------------------------------------
+
+
+@_row("scheduler", "GetSchedule", "CreateSchedule", "UpdateSchedule", "DeleteSchedule")
+def _schedule(call: Call) -> Iterator[Asked]:
+    """iam:PassRole with this iam:PassedToService: the managed policy AmazonEventBridgeSchedulerFullAccess."""
+    group, name = call.text("GroupName", "default"), call.text("Name")
+    yield _same(call, call.arn(f"schedule/{group}/{name}"), {"aws:ResourceTag/": None})
+    if role := (call.parameters.get("Target") or {}).get("RoleArn"):
+        yield _pass_role(call, role, "scheduler.amazonaws.com")
+
+
+@_row("scheduler", "GetScheduleGroup", "CreateScheduleGroup")
+def _schedule_group(call: Call) -> Iterator[Asked]:
+    context = _tags("Request", call.parameters.get("Tags")) if call.operation == "CreateScheduleGroup" else {}
+    yield _same(call, call.arn(f"schedule-group/{call.text('Name')}"), {"aws:ResourceTag/": None} | context)
+
+
+@_row("scheduler", "ListSchedules", "ListScheduleGroups")
+def _list_schedules(call: Call) -> Iterator[Asked]:
+    yield _same(call)
+
+
 # --- what apps use ----------------------------------------------------------------------------------------------------
 
 
