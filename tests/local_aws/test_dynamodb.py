@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from moto.dynamodb.exceptions import DynamodbException
 
 from deploy_runner.local_aws.dynamodb import VALID_SECONDS, Answers
+from deploy_runner.local_aws.faults import parse
 from deploy_runner.local_aws.iam.requests import Call, needs
 from deploy_runner.local_aws.machine import Machine
 
@@ -190,6 +191,22 @@ def test_the_same_request_twice_has_one_effect(dynamodb: Any) -> None:
     )
     assert answer["Error"]["Code"] == "IdempotentParameterMismatchException"
     assert number(dynamodb, "once") == 1
+
+
+def test_a_transaction_whose_answer_is_lost_or_that_is_throttled_is_tried_again_with_one_effect(
+    machine: Machine, dynamodb: Any
+) -> None:
+    """GIVEN faults on the way WHEN a client of AWS tries again by itself THEN the transaction took place once."""
+    for effect in ("throttle", "lose_answer"):
+        machine.faults.add(
+            parse(
+                {"kind": "api", "service": "dynamodb", "operation": "TransactWriteItems", "effect": effect, "times": 1}
+            )
+        )
+        asked = [put(effect, 1, ConditionExpression="attribute_not_exists(pk)")]
+        tried = dynamodb.transact_write_items(TransactItems=asked)["ResponseMetadata"]["RetryAttempts"]
+        assert (tried, number(dynamodb, effect)) == (1, 1)
+    machine.faults.clear()
 
 
 def test_a_token_counts_for_ten_minutes_and_only_once_it_succeeded() -> None:

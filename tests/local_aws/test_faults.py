@@ -72,7 +72,8 @@ def client(service: str, read_timeout: float = 20) -> Any:
 CALLS = {  # a call of each protocol that AWS speaks: JSON, REST with JSON and with XML, Query, EC2, CBOR's fallback
     "ecs": ("list_clusters", "ThrottlingException", 400),
     "stepfunctions": ("list_state_machines", "ThrottlingException", 400),
-    "dynamodb": ("list_tables", "ProvisionedThroughputExceededException", 400),
+    "dynamodb": ("list_tables", "ThrottlingException", 400),
+    "scheduler": ("list_schedules", "ThrottlingException", 429),
     "lambda": ("list_functions", "TooManyRequestsException", 429),
     "s3": ("list_buckets", "SlowDown", 503),
     "sts": ("get_caller_identity", "Throttling", 400),

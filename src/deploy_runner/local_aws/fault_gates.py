@@ -44,6 +44,7 @@ _THROTTLES = {
     "ec2": ("RequestLimitExceeded", 503, "Request limit exceeded."),
     "sqs": ("RequestThrottled", 403, "Request is throttled."),
     "events": ("ThrottlingException", 400, "Rate exceeded"),
+    "scheduler": ("ThrottlingException", 429, "Rate exceeded"),
 }  # fmt: skip
 _JSON_THROTTLE = ("ThrottlingException", 400, "Rate exceeded")
 _QUERY_THROTTLE = ("Throttling", 400, "Rate exceeded")
@@ -121,6 +122,8 @@ def throttled(request: Request, service: str) -> Response:
     """Return a service's answer to who asks too often."""
     default = _JSON_THROTTLE if "json" in protocol_of(request, service) else _QUERY_THROTTLE
     code, status, message = _THROTTLES.get(service, default)
+    if service == "dynamodb" and not re.search("Item|Query|Scan|Statement", operation_name(request)):
+        code, status, message = default  # of tables themselves: "Error handling with DynamoDB"
     return error_answer(request, service, message, code, status)
 
 
