@@ -13,7 +13,7 @@ from tests.local_aws.ecs_running import Ecs
 @pytest.fixture(scope="module")
 def ecs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
     moto_api_backend.reset()  # what another module's tests left: moto keeps its state in this process
-    extensions = ["registry", "ecr", "events", "elbv2", "ecs", "cloudformation"]
+    extensions = ["registry", "ecr", "events", "elbv2", "ecs", "scheduler", "cloudformation"]
     machine = server.start(4711, tmp_path_factory.mktemp("ecs"), extensions)
     machine.faults.add(*profile("at-least-once"))
     try:

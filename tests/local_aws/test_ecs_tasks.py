@@ -524,3 +524,26 @@ def test_a_build_that_is_stopped_leaves_nothing_running(ecs: Ecs) -> None:
 def running(command: str) -> list[str]:
     said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in said.splitlines() if line == command]
+
+
+def test_a_schedule_that_is_due_runs_a_task_with_its_overrides(ecs: Ecs) -> None:
+    definition = ecs.register("scheduled", container("main", "echo usual"))
+    network = {"awsvpcConfiguration": {"Subnets": [ecs.subnet], "AssignPublicIp": "ENABLED"}}
+    parameters = {"TaskDefinitionArn": definition, "LaunchType": "FARGATE", "NetworkConfiguration": network}
+    overrides = {"containerOverrides": [{"name": "main", "command": ["echo", "nightly"]}]}
+    cluster = ecs.api.describe_clusters(clusters=["tests"])["clusters"][0]["clusterArn"]
+    target = {"Arn": cluster, "RoleArn": ROLE, "EcsParameters": parameters, "Input": json.dumps(overrides)}
+    ecs.client("scheduler").create_schedule(
+        Name="nightly", ScheduleExpression="cron(0 3 * * ? *)", FlexibleTimeWindow={"Mode": "OFF"}, Target=target
+    )
+
+    ecs.machine.clocks["schedules"](time.time() + 24 * 3600)  # it is known, and due within another day
+    ecs.machine.clocks["schedules"](time.time() + 48 * 3600)
+
+    def tasks() -> list[str]:
+        asked = {"cluster": "tests", "family": "scheduled"}
+        return [arn for s in ("RUNNING", "STOPPED") for arn in ecs.api.list_tasks(**asked, desiredStatus=s)["taskArns"]]
+
+    task = ecs.ended(until(tasks, bool)[0])
+    assert (task["containers"][0]["exitCode"], ecs.lines(task, "main")) == (0, ["nightly"])
+    ecs.client("scheduler").delete_schedule(Name="nightly")
