@@ -21,8 +21,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from deploy_runner.local_aws import stepfunctions
 from deploy_runner.local_aws.machine import ACCOUNT_ID, REGION, Machine
-from deploy_runner.local_aws.server import list_modules_once
 from deploy_runner.local_aws.stepfunctions import tasks
+from deploy_runner.local_aws.stepfunctions.tasks import Clients
 
 ROOT = Path(__file__).parents[2]
 ROLE = f"arn:aws:iam::{ACCOUNT_ID}:role/state-machine"
@@ -62,12 +62,15 @@ class FakeAws:
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, Any]] = field(default_factory=list)
     port: int = 0
+    _made: Clients | None = None  # of the tasks
 
     def use(self) -> None:
         """Have the tasks of state machines call this one; the last that was started has them otherwise."""
-        tasks._Task.clients = tasks.Clients(
-            Machine(port=self.port, state_dir=Path("nowhere"), engine=None)  # type: ignore[arg-type]
-        )
+        # The same clients for every test: to make them takes longer than most executions.
+        if self._made is None:
+            machine = Machine(port=self.port, state_dir=Path("nowhere"), engine=None)  # type: ignore[arg-type]
+            self._made = Clients(machine)
+        tasks._Task.clients = self._made
 
     def reset(self) -> None:
         for kept in (self.functions, self.images, self.tasks, self.calls):
@@ -153,7 +156,6 @@ class _Quiet(WSGIRequestHandler):
 
 def start() -> tuple[FakeAws, Callable[[], None]]:
     """Start it on a free port. Returns it, and what ends it."""
-    list_modules_once()
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     fake = FakeAws()
     moto = DomainDispatcherApplication(create_backend_app)

@@ -66,6 +66,7 @@ class Ecs(FakeEcs):
         self.in_progress: dict[str, int] = defaultdict(int)
         self.together = 0  # the most rollouts of one service that were in progress at once
         self.release_tasks: dict[str, dict[str, Any]] = {}
+        self.to_come: list[threading.Timer] = []
 
     def add(self, name: str) -> str:
         self.behaviour.setdefault(name, "good")
@@ -114,7 +115,9 @@ class Ecs(FakeEcs):
         return answer
 
     def after(self, action: Callable[[], None], seconds: float = 0.005) -> None:
-        threading.Timer(seconds, action).start()
+        timer = threading.Timer(seconds, action)
+        self.to_come.append(timer)
+        timer.start()
 
     def of(self, service: str) -> list[dict[str, Any]]:
         return [each for each in self.service_deployments if each.get("service") == service]
@@ -223,6 +226,8 @@ class World:
     _threads: list[threading.Thread] = field(default_factory=list)
     _handlers: dict[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _end: threading.Condition = field(default_factory=threading.Condition)
+    _ended: set[str] = field(default_factory=set)
 
     # --- functions --------------------------------------------------------------------------------------------------
 
@@ -272,9 +277,12 @@ class World:
             self._threads.append(thread)
 
     def settle(self) -> None:
-        """Wait until nothing runs in the background."""
-        while self._threads:
-            self._threads.pop().join(20)
+        """Wait until nothing runs in the background, and ECS has nothing on its way."""
+        for under_way in (self.ecs.to_come, self._threads):
+            while under_way:
+                under_way.pop().join(20)
+        if self.ecs.to_come:
+            self.settle()
 
     def tell_of(self, service: str) -> None:
         """An event of ECS about a service."""
@@ -288,8 +296,13 @@ class World:
 
     def tell_of_end(self, event: dict[str, Any]) -> None:
         """An event of Step Functions, if the template's rule asks for it."""
-        if not self.lose_execution_events and matches({"detail": {"status": ENDED}}, event):
+        if not matches({"detail": {"status": ENDED}}, event):
+            return
+        if not self.lose_execution_events:
             self.in_background("clean_up", event)
+        with self._end:
+            self._ended.add(event["detail"]["executionArn"])
+            self._end.notify_all()
 
     # --- deployments ------------------------------------------------------------------------------------------------
 
@@ -307,11 +320,10 @@ class World:
         self.sfn.stop_execution(executionArn=self.arn, error="Cancelled", cause="by a person")
 
     def finish(self, arn: str, seconds: float = 20) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while (said := self.sfn.describe_execution(executionArn=arn))["status"] == "RUNNING":
-            assert time.monotonic() < deadline, (arn, self.invoked[-6:], self.errors[-3:])
-            time.sleep(0.03)
-        return dict(said)
+        """Wait for the event of an execution's end, which costs less than asking for it."""
+        with self._end:
+            assert self._end.wait_for(lambda: arn in self._ended, seconds), (arn, self.invoked[-6:], self.errors[-3:])
+        return dict(self.sfn.describe_execution(executionArn=arn))
 
     def sweep(self) -> None:
         """Have the sweeper look until nothing is left to do."""
