@@ -1,7 +1,7 @@
-"""A world for the real functions: they run in this process when the state machine invokes them, on a table of moto's.
+"""The real functions, run in this process when the state machine invokes them, on a table of moto's.
 
-ECS, ECR and GitHub are small and quick, and do what a test says; events of ECS and of executions reach the functions that
-the template's rules name. Faults strike at the edges: before or after a function has done its work, in any number.
+ECS, ECR and GitHub are small and quick, and do what a test says; events of ECS and of executions reach the functions
+that the template's rules name. Faults strike at the edges: before or after a function has done its work, in any number.
 """
 
 import json
