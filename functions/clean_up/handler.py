@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy_runner.aws.clients import client, in_target
+from deploy_runner.aws.clients import client, code_of, in_target
 from deploy_runner.aws.deployments import Deployments, Unfinished
 from deploy_runner.aws.rollback import roll_back
 from deploy_runner.aws.tasks import stop_tasks_of
@@ -35,7 +35,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
     unfinished = table.find(deployment_id)
     if unfinished is None:
         return
-    ended = client("stepfunctions").describe_execution(executionArn=arn)
+    ended = _end_of(arn)
     if ended["status"] == "RUNNING":
         return
     if unfinished.outcome is None:
@@ -50,6 +50,15 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
             return
         time.sleep(LOOKS_AGAIN_AFTER)
         unfinished = table.find(deployment_id)
+
+
+def _end_of(execution_arn: str) -> dict[str, Any]:
+    try:
+        return dict(client("stepfunctions").describe_execution(executionArn=execution_arn))
+    except Exception as error:
+        if code_of(error) != "ExecutionDoesNotExist":  # 90 days after its end, or with its state machine
+            raise
+        return {"status": "FAILED", "error": "ExecutionDoesNotExist", "cause": "The execution is not there any more."}
 
 
 def _end(table: Deployments, unfinished: Unfinished, ended: dict[str, Any]) -> Unfinished:
