@@ -33,6 +33,9 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
 
 def _heal(unfinished: Unfinished) -> None:
     follow(unfinished.id)
+    if unfinished.released and unfinished.reported:  # and then its function was killed
+        deployments().close(unfinished.id)
+        return
     now = time.time()
     if unfinished.answer and unfinished.answer_since < now - OVERDUE:
         _healed("answer")

@@ -237,7 +237,7 @@ MAY: dict[str, list[Rule]] = {
         TRACE,
     ],
     "deploy-runner-sweep": [
-        (["dynamodb:Query", "dynamodb:UpdateItem"], [TABLE], None),
+        (["dynamodb:DeleteItem", "dynamodb:Query", "dynamodb:UpdateItem"], [TABLE], None),
         TOKENS,
         invokes("clean-up", "report-status", "watch-rollout"),
         (["states:DescribeExecution"], [EXECUTIONS], None),

@@ -1,13 +1,15 @@
 """The table: what is written together, once, and by whoever comes first."""
 
+import random
 import threading
 from typing import Any
 
 import pytest
 
 from deploy_runner.aws.deployments import Answer, Deployments, Unfinished
-from deploy_runner.domain.errors import LockLost
+from deploy_runner.domain.errors import DeployRunnerError, LockLost
 from deploy_runner.domain.outcome import Outcome
+from tests.property.fake_dynamodb import FakeDynamoDb
 
 TABLE = "deploy-runner-deployments"
 SUCCESS, FAILURE = Outcome("SUCCEEDED"), Outcome("FAILED", "RolloutFailed", "exit 1")
@@ -199,3 +201,51 @@ def test_a_request_that_was_refused_is_kept_by_its_rule(table: Table) -> None:
     table.reject(execution, Outcome("REJECTED", "RefNotAllowed", "no"))
     item = table.item("REJECTED", "DEPLOYMENT#2026-01-01T00:00:00Z#x")
     assert (item["verdict"]["S"], item["cause"]["S"]) == ("REJECTED", "no")
+
+
+# --- the small DynamoDB of tests/property -----------------------------------------------------------------------------
+
+
+def test_the_small_dynamodb_says_what_motos_does(aws: Any) -> None:
+    """Both are given the same writes, by the code that is to be tested, and hold the same then."""
+    both = [Deployments(aws.client("dynamodb"), TABLE), Deployments(FakeDynamoDb(), TABLE)]  # type: ignore[arg-type]
+    chance = random.Random(4)  # noqa: S311 - no secret
+    for table in both:
+        table._now = lambda: 1.0
+    made = [
+        deployment(
+            f"d{n}", ("dev", "prod")[n % 2], queue=("all", "latest")[n > 3], locks={"build": [], "deploy": locks}
+        )
+        for n, locks in enumerate(
+            [["app/a"], ["app/b"], ["app/a", "unit/u"], ["app/b", "unit/u"], ["app/a"], ["app/b"]]
+        )
+    ]
+    for _ in range(60):
+        number, kind = chance.randrange(6), chance.randrange(7)
+        given = made[number]
+        said = []
+        for table in both:
+            try:
+                said.append(repr(_one_of(table, given, kind)))
+            except DeployRunnerError as error:
+                said.append(type(error).__name__)
+        assert said[0] == said[1]
+    items = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
+    assert {(i["pk"]["S"], i["sk"]["S"]): i for i in items} == both[1]._dynamodb.items  # type: ignore[attr-defined]
+
+
+def _one_of(table: Deployments, given: dict[str, Any], kind: int) -> Any:
+    found = table.find(given["id"])
+    if kind == 0 or found is None:
+        return table.accept(given)
+    if kind == 1:
+        return table.claim(given, "token", given["locks"]["deploy"])
+    if kind == 2:
+        return table.keep(given, changing_until=5.0)
+    if kind == 3:
+        return table.end(found, Outcome("SUCCEEDED"), "finish", {"digest": "d"})
+    if kind == 4:
+        return table.end(found, Outcome("FAILED", "E", "c"), "clean_up", {}, releases=False)
+    if kind == 5 and found.answer:
+        return table.answered(found.answer)
+    return table.told(given, "now") if found.outcome else table.last_good(given["app"], given["environment"])

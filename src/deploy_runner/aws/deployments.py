@@ -211,14 +211,14 @@ class Deployments:
             answers = self._release(unfinished, stands, [freed])
         except _Refused:  # another has done all of it
             return []
-        self._close(unfinished.id)
+        self.close(unfinished.id)
         return answers
 
     def told(self, deployment: Deployment, reported_at: str) -> None:
         """Keep that the end of a deployment was reported."""
         reported = _update(_open_key(deployment["id"]), {"reported": 1}, _THERE)
         self._write([reported, _update(record_key(deployment), {"reported_at": reported_at}, _THERE)])
-        self._close(deployment["id"])
+        self.close(deployment["id"])
 
     def keep_told(self, deployment: Deployment, channels: Iterable[str]) -> None:
         """Keep who was told of the end, while others have still to be told."""
@@ -232,7 +232,7 @@ class Deployments:
         }
         self._write([change])
 
-    def _close(self, deployment_id: str) -> None:
+    def close(self, deployment_id: str) -> None:
         """Remove the working state of a deployment with nothing left to do."""
         done = "attribute_exists(released) AND attribute_exists(reported)"
         self._write([{"Delete": {"Key": _open_key(deployment_id), "ConditionExpression": done}}])
