@@ -190,6 +190,7 @@ class Execution:
 
     def __init__(self, world: World, app: str, number: int, order: bool, unit: bool) -> None:
         self.world, self.id, self.app = world, f"{app}/{number}", app
+        self.until = 0.0
         self.state, self.failure, self.outcome, self.tokens = "Validate", dict[str, str](), dict[str, Any](), 0
         locks = [f"app/{app}/dev", *(["unit/live/dev"] if unit else [])]
         self.deployment = {
@@ -203,6 +204,11 @@ class Execution:
     @property
     def running(self) -> bool:
         return self.world.status.get(self.id) == "RUNNING"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it runs, or at least its function does, which has looked whether it may change a service."""
+        return self.running or (self.state == "Change" and self.world.now < self.until)
 
     def step(self, good: bool) -> None:
         """Do what the state does, and go on to the next; a function that dies is tried again in the same state."""
@@ -238,7 +244,11 @@ class Execution:
         self.state = "Update"
 
     def _Update(self, _: bool) -> None:  # noqa: N802
-        self._keep(changing_until=self.world.now + 110)
+        self.until = self.world.now + 110  # the function may live as long, also if its execution does not
+        self._keep(changing_until=self.until)
+        self.state = "Change"
+
+    def _Change(self, _: bool) -> None:  # noqa: N802
         if self.world.rolling.get(self.app) != self.id and self.id not in self.world.changed:
             owner = self.world.lock(f"app/{self.app}/dev").owner
             assert owner
@@ -307,12 +317,15 @@ class Schedules(RuleBasedStateMachine):
         self.executions.append(made)
         self._do(made, True, -1)
 
-    @precondition(lambda self: any(each.running for each in self.executions))
-    @rule(index=st.integers(0, 6), good=st.booleans(), calls=st.integers(-8, 9))
-    def advance(self, index: int, good: bool, calls: int) -> None:
-        """One goes on by a state, whose function may die at any of its calls."""
-        running = [each for each in self.executions if each.running]
-        self._do(running[index % len(running)], good, max(calls, -1))
+    @precondition(lambda self: any(each.goes_on for each in self.executions))
+    @rule(index=st.integers(0, 6), good=st.booleans(), calls=st.integers(-8, 9), states=st.sampled_from([1, 2, 3, 8]))
+    def advance(self, index: int, good: bool, calls: int, states: int) -> None:
+        """One goes on by some states, and the function of the last may die at any of its calls."""
+        going = [each for each in self.executions if each.goes_on]
+        one = going[index % len(going)]
+        for left in reversed(range(states)):
+            if one.goes_on:
+                self._do(one, good, -1 if left else max(calls, -1))
 
     @precondition(lambda self: any(each.running for each in self.executions))
     @rule(index=st.integers(0, 6), lost=st.booleans(), status=st.sampled_from(["ABORTED", "TIMED_OUT", "FAILED"]))
