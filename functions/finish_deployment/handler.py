@@ -36,7 +36,10 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return asdict(outcome) | {"tell": False}
     follow(execution["name"], app=unfinished.deployment["app"], environment=unfinished.deployment["environment"])
     facts = {"digest": event.get("digest"), "revisions": unfinished.revisions, **_facts(execution["arn"])}
-    stands, ours, answers = table.end(unfinished, outcome, WRITER, {k: v for k, v in facts.items() if v is not None})
+    known = {key: value for key, value in facts.items() if value is not None}
+    # Where nobody knows whether the services are settled, the lock is the clean-up's to hand over: once they are.
+    settled = not (event.get("rollback") or {}).get("unsettled")
+    stands, ours, answers = table.end(unfinished, outcome, WRITER, known, releases=settled)
     count(f"Deployments{stands.verdict.title().replace('_', '')}")
     logger.info("ended", extra=asdict(stands) | {"by_us": ours})
     send_answers(answers)

@@ -1,9 +1,10 @@
-"""DynamoDB in memory, some hundred times quicker than moto's, for what aws/deployments.py says and nothing else.
+"""DynamoDB in memory, some hundred times quicker than moto's, for what aws/deployments.py and aws/waits.py say.
 
 tests/unit/test_deployments.py holds it to moto's on random operations.
 """
 
 import re
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ class FakeDynamoDb:
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self.items: dict[tuple[str, str], Item] = {}
-        self._before = before
+        self._before, self._lock = before, threading.Lock()
 
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803
         self._before()
@@ -34,7 +35,20 @@ class FakeDynamoDb:
 
     def put_item(self, TableName: str, Item: Item) -> None:  # noqa: N803
         self._before()
-        self.items[_key(Item)] = dict(Item)
+        with self._lock:
+            self.items[_key(Item)] = dict(Item)
+
+    def update_item(self, **write: Any) -> None:
+        self._one("Update", write)
+
+    def delete_item(self, **write: Any) -> None:
+        self._one("Delete", write)
+
+    def _one(self, kind: str, write: dict[str, Any]) -> None:
+        try:
+            self.transact_write_items([{kind: write}])
+        except ClientError:
+            raise refused("ConditionalCheckFailedException", f"{kind}Item") from None
 
     def get_paginator(self, name: str) -> Any:
         assert name == "query"
@@ -43,14 +57,23 @@ class FakeDynamoDb:
     def _query(self, **given: Any) -> list[dict[str, Any]]:
         self._before()
         values, text = given["ExpressionAttributeValues"], given["KeyConditionExpression"]
-        found = [(key, item) for key, item in self.items.items() if _where(text, item, values, {})]
-        found.sort(key=lambda pair: pair[0], reverse=not given["ScanIndexForward"])
+        with self._lock:
+            found = [(key, item) for key, item in self.items.items() if _where(text, item, values, {})]
+        found.sort(key=lambda pair: pair[0], reverse=not given.get("ScanIndexForward", True))
         return [{"Items": [dict(item) for _, item in found]}]
+
+    def scan(self, TableName: str) -> dict[str, Any]:  # noqa: N803
+        with self._lock:
+            return {"Items": [dict(item) for item in self.items.values()]}
 
     def transact_write_items(self, TransactItems: list[dict[str, Any]]) -> None:  # noqa: N803
         self._before()
+        with self._lock:
+            self._transact(TransactItems)
+
+    def _transact(self, writes: list[dict[str, Any]]) -> None:
         reasons, changed = [], dict[tuple[str, str], Item | None]()
-        for each in TransactItems:
+        for each in writes:
             ((kind, write),) = each.items()
             key = _key(write["Item"] if kind == "Put" else write["Key"])
             if key in changed:
@@ -80,6 +103,8 @@ def _key(item: Item) -> tuple[str, str]:
 
 
 def _where(text: str, item: Item, values: Item, names: dict[str, str]) -> bool:
+    if " OR " in text:
+        return any(_where(part, item, values, names) for part in text.split(" OR "))
     for part in re.split(r" AND (?!:until)", text):
         found = re.fullmatch(
             r"attribute_(not_)?exists\((\w+)\)|(#?\w+) = (:\w+)|begins_with\((\w+), (:\w+)\)"
@@ -107,7 +132,7 @@ def _updated(write: dict[str, Any], item: Item) -> Item:
     sets, _, removes = text.partition("REMOVE ")
     for change in filter(None, sets.removeprefix("SET ").strip().split(", ")):
         name, value = change.split(" = ")
-        item[names[name]] = values[value]
+        item[names.get(name, name)] = values[value]
     for name in filter(None, removes.split(", ")):
         item.pop(name, None)
     return item

@@ -4,7 +4,6 @@ After each: no lock is held, one verdict is in the history and at GitHub, and it
 runs the old or the new revision wholly, and the cause is one line that names the state. A state without a row fails.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,14 +12,11 @@ from typing import Any
 
 import fake_aws
 import pytest
-import world as worlds
-from fake_aws import FakeAws, ServiceError
+from fake_aws import ServiceError
 from world import APP_DEPLOYER, RELEASE, Fault, World
 
 from deploy_runner.domain.outcome import VERDICTS
 from deploy_runner.github.errors import GitHubUnavailable
-from deploy_runner.local_aws import events
-from tests.unit.conftest import ENVIRONMENT
 
 DEFINITION = fake_aws.definition()
 STATES: dict[str, Any] = DEFINITION["States"]
@@ -324,46 +320,6 @@ def test_every_state_has_its_rows() -> None:
 
 
 # --- running it -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def machines(started_aws: FakeAws) -> dict[str, str]:
-    """The state machine, and one that has a second for it all."""
-    sfn, made = started_aws.client("stepfunctions"), {}
-    for name, more in (("deploy-app", {}), ("deploy-app-1s", {"TimeoutSeconds": 1})):
-        created = sfn.create_state_machine(
-            name=f"{name}-matrix", definition=json.dumps(DEFINITION | more), roleArn=fake_aws.ROLE
-        )
-        made[name] = created["stateMachineArn"]
-    return made
-
-
-@pytest.fixture(scope="module")
-def clients_of(started_aws: FakeAws) -> dict[str, Any]:
-    """Step Functions and ECS by HTTP, where the state machine meets them too; moto's others in this process."""
-    near = {name: worlds.in_process(name) for name in ("dynamodb", "events", "sns", "logs")}
-    return near | {name: started_aws.client(name) for name in ("stepfunctions", "ecs")}
-
-
-@pytest.fixture
-def world(
-    aws: FakeAws, machines: dict[str, str], clients_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    table = {"TableName": ENVIRONMENT["DEPLOYMENTS_TABLE"]}
-    clients_of["dynamodb"].create_table(
-        **table,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-    )
-    clients_of["sns"].create_topic(Name="deploy-runner-outcomes")
-    made = worlds.make(aws, machines, monkeypatch, clients_of)
-    monkeypatch.setattr(events, "emit", lambda *given: made.tell_of_end({"detail": given[5]}))
-    yield made
-    made.settle()
-    for method in ("_BatchGetImage",):
-        aws.__dict__.pop(method, None)
-    clients_of["dynamodb"].delete_table(**table)
 
 
 WAYS: dict[str, Callable[[World], object]] = {

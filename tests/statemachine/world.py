@@ -223,6 +223,8 @@ class World:
     invoked: list[tuple[str, str]] = field(default_factory=list)
     name: str = field(default_factory=lambda: f"d-{uuid.uuid4()}")  # of the execution that most tests start
     machine: str = "deploy-app"
+    request: dict[str, Any] = field(default_factory=dict)  # of the execution that is started next
+    accepted: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # the deployment of a request, if not the one
     _threads: list[threading.Thread] = field(default_factory=list)
     _handlers: dict[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -313,7 +315,9 @@ class World:
 
     def start(self, name: str = "") -> str:
         machine = self.machines[self.machine]
-        started = self.sfn.start_execution(stateMachineArn=machine, name=name or self.name, input="{}")
+        started = self.sfn.start_execution(
+            stateMachineArn=machine, name=name or self.name, input=json.dumps(self.request)
+        )
         return str(started["executionArn"])
 
     def stop(self) -> None:
@@ -409,7 +413,7 @@ def make(aws: FakeAws, machines: dict[str, str], monkeypatch: pytest.MonkeyPatch
 
     def validate(event: Any, _: Any) -> dict[str, Any]:
         execution = event["execution"]
-        accepted = world.deployment | {
+        accepted = (world.accepted(event["request"]) if world.accepted else world.deployment) | {
             "id": execution["name"],
             "execution_arn": execution["arn"],
             "started_at": execution["started_at"],
