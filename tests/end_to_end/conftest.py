@@ -37,6 +37,12 @@ def createos(walk: Walkthrough) -> Path:
     return walk.create_repository("lightwave-media/createos", 1003)
 
 
+@pytest.fixture(scope="session")
+def backend(walk: Walkthrough) -> Path:
+    """The repository of another one."""
+    return walk.create_repository("lightwave-media/lightwave-backend", 1004)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put test_grants.py after the other tests of this folder; `walk`, which builds images, is on nobody's time."""

@@ -125,7 +125,7 @@ def test_container_logs_are_in_cloudwatch_under_the_names_that_ecs_uses(walk: Wa
     tasks = walk.aws("ecs", "list-tasks", "--cluster", "dev", "--service-name", "cineos")["taskArns"]
     task_id = tasks[0].rsplit("/", 1)[1]
     events = walk.aws(
-        "logs", "get-log-events", "--log-group-name", "/apps/cineos", "--log-stream-name", f"cineos/app/{task_id}"
+        "logs", "get-log-events", "--log-group-name", "/apps/cineos/dev", "--log-stream-name", f"cineos/app/{task_id}"
     )["events"]
     assert any("version logged" in event["message"] for event in events)
     streams = walk.aws("logs", "describe-log-streams", "--log-group-name", "/deploy-runner/docker-builder")
@@ -233,10 +233,9 @@ def test_a_branch_that_is_not_allowed_and_red_checks_are_refused(walk: Walkthrou
     assert "tests" in refused.cause
 
 
-def test_a_commit_of_another_repository_is_refused(walk: Walkthrough, clone: Path) -> None:
-    other = walk.create_repository("lightwave-media/lightwave-backend", 1004)
-    walk.write_sample_app(other, "other")
-    sha = walk.push(other, "Another app's commit")
+def test_a_commit_of_another_repository_is_refused(walk: Walkthrough, clone: Path, backend: Path) -> None:
+    walk.write_sample_app(backend, "other")
+    sha = walk.push(backend, "Another app's commit")
 
     assert walk.deploy(request(sha)).error == "RefNotFound"
 

@@ -116,8 +116,8 @@ class Ecs(FakeEcs):
 
     def after(self, action: Callable[[], None], seconds: float = 0.005) -> None:
         timer = threading.Timer(seconds, action)
-        self.to_come.append(timer)
         timer.start()
+        self.to_come.append(timer)
 
     def of(self, service: str) -> list[dict[str, Any]]:
         return [each for each in self.service_deployments if each.get("service") == service]

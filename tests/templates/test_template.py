@@ -313,7 +313,7 @@ def test_the_example_service_is_one_that_may_be_deployed_to(main: Stack) -> None
     assert definition["Family"] == "cineos-dev"
     (container,) = definition["ContainerDefinitions"]
     assert container["Name"] == "app"
-    assert container["LogConfiguration"]["Options"]["awslogs-group"] == "/apps/cineos"
+    assert container["LogConfiguration"]["Options"]["awslogs-group"] == "/apps/cineos/dev"
     assert container["LogConfiguration"]["Options"]["awslogs-stream-prefix"] == "cineos"
     assert container["Secrets"] == [{"Name": "SAMPLE_SECRET", "ValueFrom": "SampleSecret.id"}]
     plain = Stack(template, parameters | {"Secret": ""})

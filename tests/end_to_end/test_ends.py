@@ -1,0 +1,119 @@
+"""Deployments that are stopped, overtaken, gone back from, promoted, or have something to run before."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy_runner.cli.walkthrough import Walkthrough
+
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("end_to_end")]
+
+APP, REPOSITORY = "lightwave-backend", "lightwave-media/lightwave-backend"
+
+
+@pytest.fixture(scope="module")
+def clone(walk: Walkthrough, backend: Path) -> Path:
+    """An app with its service in dev and in staging, serving nothing of ours yet."""
+    walk.create_service(APP, "dev")
+    walk.create_service(APP, "staging")
+    return backend
+
+
+def commit(walk: Walkthrough, clone: Path, version: str, *, crash: bool = False) -> str:
+    walk.write_sample_app(clone, version, crash=crash)
+    sha = walk.push(clone, f"Version {version}")
+    walk.report_check(REPOSITORY, sha, "tests", "success")
+    return sha
+
+
+def request(**more: object) -> dict[str, object]:
+    return {"app": APP, "environment": "dev"} | more
+
+
+def page(walk: Walkthrough, environment: str = "dev") -> str:
+    return walk.page(walk.service_url(environment, APP))
+
+
+def record(walk: Walkthrough, arn: str, environment: str = "dev") -> dict[str, Any]:
+    """The history's record of a deployment, once it has its verdict and was told."""
+    name, table = arn.rpartition(":")[2], walk.client("dynamodb")
+    for _ in range(200):
+        found = table.query(
+            TableName="deploy-runner-deployments",
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
+            ExpressionAttributeValues={":pk": {"S": f"APP#{APP}#{environment}"}, ":sk": {"S": "DEPLOYMENT#"}},
+        )["Items"]
+        item = next((each for each in found if each["id"]["S"] == name), {})
+        if "reported_at" in item:
+            return {key: next(iter(value.values())) for key, value in item.items()}
+        time.sleep(0.1)
+    raise AssertionError(f"{name} was not told within 20 s: {item}")
+
+
+def wait_until(what: Any, message: str) -> None:
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.1)
+
+
+def in_state(walk: Walkthrough, arn: str, state: str) -> bool:
+    events = walk.client("stepfunctions").get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    return any(event.get("stateEnteredEventDetails", {}).get("name") == state for event in events)
+
+
+def test_a_deployment_that_is_stopped_gives_way_to_the_one_that_waits(walk: Walkthrough, clone: Path) -> None:
+    # GIVEN a version that serves, one whose rollout hangs, since its task has no place, and a third that waits for it
+    first = commit(walk, clone, "first")
+    assert walk.deploy(request(ref="main")).verdict == "SUCCEEDED"
+    walk.fault("capacity", "--cluster", "dev")
+    commit(walk, clone, "second")
+    stopped = walk.start_execution(request(ref="main"))
+    wait_until(lambda: in_state(walk, stopped, "WaitForStable"), "it does not wait")
+    commit(walk, clone, "third")
+    overtaken = walk.start_execution(request(ref="main"))
+    wait_until(lambda: in_state(walk, overtaken, "AcquireLock"), "it does not wait for the lock")
+    newest = walk.start_execution(request(ref=first))
+
+    # WHEN the newest request comes, and then the one that hangs is stopped
+    assert walk.finish(overtaken).error == "Superseded"
+    walk.client("stepfunctions").stop_execution(executionArn=stopped, cause="by a person")
+    walk.fault("clear")
+    walk.fault("profile", "at-least-once")
+
+    # THEN the next is deployed without anybody doing anything, and each verdict is in the history
+    assert walk.finish(newest).verdict == "SUCCEEDED"
+    assert "version first" in page(walk)
+    kept = record(walk, stopped)
+    assert (kept["verdict"], kept["state"]) == ("CANCELLED", "WaitForStable")
+    assert "by a person" in kept["cause"]
+    assert record(walk, overtaken)["verdict"] == "SUPERSEDED"
+
+
+def test_what_was_good_comes_back_and_goes_on_to_another_environment(walk: Walkthrough, clone: Path) -> None:
+    commit(walk, clone, "good")
+    good = walk.deploy(request(ref="main"))
+    assert good.verdict == "SUCCEEDED", good.cause
+    commit(walk, clone, "regretted")
+    assert walk.deploy(request(ref="main")).verdict == "SUCCEEDED"
+    tasks = walk.count_tasks()
+
+    back = walk.deploy(request(action="rollback"))
+    assert back.verdict == "SUCCEEDED", back.cause
+    assert "version good" in page(walk)
+    promoted = walk.deploy(request(action="promote", environment="staging", **{"from": "dev"}))
+    assert promoted.verdict == "SUCCEEDED", promoted.cause
+    assert "version good" in page(walk, "staging")
+    assert walk.count_tasks() == tasks  # nothing was built
+
+    kept = record(walk, back.arn)
+    assert json.loads(kept["origin"][0]["S"])["deployment"] == good.arn.rpartition(":")[2]
+    assert [p["name"] for p in json.loads(kept["phases"][0]["S"])][:3] == [
+        "ValidateRequest",
+        "ReportQueued",
+        "AcquireLock",
+    ]
+    assert float(kept["cost"]) < 0.01
