@@ -42,6 +42,18 @@ class Config:
             )
         )
 
+    def schedules(self, environment: str) -> tuple[str, ...]:
+        """Return the ARNs of the schedules that follow the images of an environment."""
+        return tuple(
+            sorted(
+                f"arn:{at.target.partition}:scheduler:{at.target.region}:{at.target.account}:schedule/{s.group}/{s.name}"
+                for app in self.allowlist.apps.values()
+                for at in app.environments.values()
+                if at.name == environment
+                for s in at.scheduled_tasks
+            )
+        )
+
 
 def read_config(path: Path = ROOT / "apps.yaml") -> Config:
     """Return what apps.yaml says. Raises AllowlistInvalid."""

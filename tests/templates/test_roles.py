@@ -98,7 +98,11 @@ def target_role(environment: str) -> list[Rule]:
                 "ecs:CreateAction": "RunTask", "aws:RequestTag/deploy-runner:environment": environment
             }},
         ),
-        (["scheduler:GetSchedule", "scheduler:UpdateSchedule"], [arn("scheduler", "schedule/*")], None),
+        (
+            ["scheduler:GetSchedule", "scheduler:UpdateSchedule"],
+            ["arn:aws:scheduler:us-east-1:123456789012:schedule/none/none"],  # no app of apps.yaml has one
+            None,
+        ),
         (
             ["iam:PassRole"],
             [arn("iam", "role/apps/*", "")],
