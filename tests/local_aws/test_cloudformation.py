@@ -650,7 +650,7 @@ def test_the_products_own_state_machine_survives_its_substitutions(cfn: Any, aws
     if not rendered.exists():
         pytest.skip("the state machine is not rendered")
     bucket("machine.json", rendered.read_text())
-    names = ["ValidateRequest", "ReportStatus", "DeployService", "WatchRollout", "RunnerCluster", "RunnerSubnets",
+    names = ["ValidateRequest", "ReportStatus", "DeployService", "WatchRollout", "AcquireLock", "FinishDeployment", "RunnerCluster", "RunnerSubnets",
              "RunnerSecurityGroup", "AssignPublicIp"]  # fmt: skip
     properties = {
         "StateMachineName": "deploy-app", "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},

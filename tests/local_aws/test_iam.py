@@ -399,7 +399,7 @@ def test_only_our_functions_come_into_a_target(aws: Machine) -> None:
     ecs = _client(aws, "ecs", keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
     assert ecs.describe_services(cluster="dev", services=["cineos"])["services"]
 
-    for role in ("deploy-runner-report-status", "deploy-runner-state-machine"):
+    for role in ("deploy-runner-report-status", "deploy-runner-sweep", "deploy-runner-acquire-lock"):
         sts = acting_as(aws, role, "sts")
         assert refused(sts.assume_role, RoleArn=target, RoleSessionName="dd")[:2] == ("AccessDenied", 403)
         assert sts.get_caller_identity()["Arn"].endswith(f"{role}/test")
