@@ -650,8 +650,8 @@ def test_the_products_own_state_machine_survives_its_substitutions(cfn: Any, aws
     if not rendered.exists():
         pytest.skip("the state machine is not rendered")
     bucket("machine.json", rendered.read_text())
-    names = ["ValidateRequest", "ReportStatus", "DeployService", "WatchRollout", "AcquireLock", "FinishDeployment", "RunnerCluster", "RunnerSubnets",
-             "RunnerSecurityGroup", "AssignPublicIp"]  # fmt: skip
+    names = ["ValidateRequest", "ReportStatus", "DeployService", "WatchRollout", "AcquireLock", "FinishDeployment",
+             "RunnerCluster", "RunnerSubnets", "RunnerSecurityGroup", "AssignPublicIp"]  # fmt: skip
     properties = {
         "StateMachineName": "deploy-app", "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
         "DefinitionS3Location": {"Bucket": "templates", "Key": "of/machine.json"},

@@ -38,9 +38,9 @@ def aws(started_aws: fake_aws.FakeAws, monkeypatch: pytest.MonkeyPatch) -> Itera
 # --- the real functions around it -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def machines(started_aws: fake_aws.FakeAws) -> dict[str, str]:
-    """The state machine, and one that has a second for it all."""
+    """The state machine, and one that has a second for it all; other modules clear moto."""
     sfn, made = started_aws.client("stepfunctions"), {}
     for name, more in (("deploy-app", {}), ("deploy-app-1s", {"TimeoutSeconds": 1})):
         created = sfn.create_state_machine(
@@ -50,7 +50,7 @@ def machines(started_aws: fake_aws.FakeAws) -> dict[str, str]:
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clients_of(started_aws: fake_aws.FakeAws) -> dict[str, Any]:
     """Step Functions and ECS by HTTP, where the state machine meets them too; moto's others in this process."""
     near = {name: worlds.in_process(name) for name in ("events", "sns", "logs")}
