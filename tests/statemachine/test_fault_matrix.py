@@ -80,9 +80,8 @@ USUAL = {"plain": "SUCCEEDED", "deployer": "SUCCEEDED", "release": "SUCCEEDED", 
 def of_functions() -> Iterator[Row]:
     for state, (function, step, way) in FUNCTIONS.items():
         usual = (USUAL[way],)
-        for error in TRANSIENT + KILLED:
-            retried = state != "ReportRollback"  # it is told again by the outcome
-            del retried
+        # They all stand in one list of the definition, so one state meets every name, and the others some of each kind.
+        for error in TRANSIENT + KILLED if state == "AcquireLock" else [*TRANSIENT[-3:], *KILLED[1:3]]:
             yield Row(f"{state}-once-{error}", way, faults(Fault(function, step, error)), usual)
         for error in KILLED[:2]:
             yield Row(f"{state}-killed-when-done-{error}", way, faults(Fault(function, step, error, "after")), usual)

@@ -326,7 +326,10 @@ class Walkthrough:
             time.sleep(interval)
 
     def finish(self, arn: str) -> Execution:
-        """Wait for the end of an execution."""
+        """Wait for the end of an execution; its history is read once it is whole."""
+        client, deadline = self.client("stepfunctions"), time.monotonic() + 300
+        while client.describe_execution(executionArn=arn)["status"] == "RUNNING" and time.monotonic() < deadline:
+            time.sleep(0.2)
         *_, last = self.follow(arn)
         return last
 
