@@ -1,6 +1,7 @@
 """Local AWS without containers, for tests that need none: up in a moment, and only with the named extensions."""
 
 import importlib
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,11 @@ def start(port: int, state_dir: Path, *extensions: str) -> Machine:
     return machine
 
 
+@cache
+def _session() -> Any:
+    """One for all: each has botocore read its models anew."""
+    return boto3.Session("local", "local", region_name="us-east-1")
+
+
 def client(machine: Machine, service: str) -> Any:
-    session = boto3.Session("local", "local", region_name="us-east-1")
-    return session.client(service, endpoint_url=machine.endpoint)  # type: ignore[call-overload]
+    return _session().client(service, endpoint_url=machine.endpoint)  # type: ignore[call-overload]
