@@ -84,6 +84,16 @@ def _together(file: str) -> str:
     return found[1] if found else file
 
 
+_LONGEST = ("programs", "engine", "tests/statemachine/test_fault_matrix.py", "tests/property/test_schedules.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that the small ones fill the gaps at the end."""
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(_together(item.nodeid.partition("::")[0]), len(ranks)))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Run what shares something in one process: what a fixture started, its ports, the machine's packet filter.

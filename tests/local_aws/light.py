@@ -31,10 +31,10 @@ def start(port: int, state_dir: Path, *extensions: str) -> Machine:
 
 
 @cache
-def _session() -> Any:
+def session() -> Any:
     """One for all: each has botocore read its models anew."""
     return boto3.Session("local", "local", region_name="us-east-1")
 
 
 def client(machine: Machine, service: str) -> Any:
-    return _session().client(service, endpoint_url=machine.endpoint)  # type: ignore[call-overload]
+    return session().client(service, endpoint_url=machine.endpoint)  # type: ignore[call-overload]

@@ -42,6 +42,7 @@ from deploy_runner.local_aws.iam.evaluate import (
 from deploy_runner.local_aws.iam.report import report
 from deploy_runner.local_aws.iam.requests import ROWS, Call, needs
 from deploy_runner.local_aws.machine import Machine
+from tests.local_aws.light import session
 from tests.templates import test_actions as reference
 from tests.templates.stacks import REQUIRED, Stack, arn, documents, packaged, trusts
 
@@ -318,8 +319,8 @@ def acting_as(
 
 
 def _client(machine: Machine, service: str, *credentials: str) -> Any:
-    session = boto3.Session(*credentials, region_name="us-east-1")
-    return session.client(service, endpoint_url=machine.endpoint)  # type: ignore[call-overload]
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    return session().client(service, endpoint_url=machine.endpoint, **dict(zip(names, credentials, strict=False)))
 
 
 def refused(call: Any, **arguments: Any) -> tuple[str, int, str]:

@@ -549,6 +549,7 @@ class Engine:
         self.lock = threading.RLock()
         self.stopping = False
         self._clients: dict[str, Any] = {}
+        self._session: Any = None
         self._last = datetime.datetime.now(datetime.UTC)
 
     def now(self) -> datetime.datetime:
@@ -564,9 +565,13 @@ class Engine:
         """A client of this local AWS, as its owner."""
         with self.lock:
             if service not in self._clients:
-                session = boto3.Session("local", "local", region_name=self.machine.region)
+                session = self._session = self._session or boto3.Session(
+                    "local", "local", region_name=self.machine.region
+                )
                 config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=120)
-                self._clients[service] = session.client(service, endpoint_url=self.machine.endpoint, config=config)  # type: ignore[call-overload]
+                self._clients[service] = self._session.client(
+                    service, endpoint_url=self.machine.endpoint, config=config
+                )  # type: ignore[call-overload]
             return self._clients[service]
 
     # --- Finding ---
