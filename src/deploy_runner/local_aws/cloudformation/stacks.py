@@ -565,13 +565,11 @@ class Engine:
         """A client of this local AWS, as its owner."""
         with self.lock:
             if service not in self._clients:
-                session = self._session = self._session or boto3.Session(
-                    "local", "local", region_name=self.machine.region
-                )
+                if self._session is None:
+                    self._session = boto3.Session("local", "local", region_name=self.machine.region)
                 config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=120)
-                self._clients[service] = self._session.client(
-                    service, endpoint_url=self.machine.endpoint, config=config
-                )  # type: ignore[call-overload]
+                endpoint = self.machine.endpoint
+                self._clients[service] = self._session.client(service, endpoint_url=endpoint, config=config)
             return self._clients[service]
 
     # --- Finding ---
