@@ -5,7 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from deploy_runner.aws.clients import client
+from deploy_runner.aws.clients import client, in_target
+from deploy_runner.aws.ecs import words_of
 from deploy_runner.aws.logs import last_line
 from deploy_runner.domain.outcome import Outcome, failed_container, outcome_of
 from deploy_runner.domain.phases import cost, phases, transitions
@@ -50,7 +51,11 @@ def _outcome(event: Mapping[str, Any], deployment: Mapping[str, Any] | None) -> 
     """Return the outcome, with the last log line of a runner task that failed."""
     failure, line = event["failure"], ""
     container = failed_container(failure)
-    if container and container.name:
+    if container and container.name and deployment and failure["state"] == "RunRelease":  # the app's own task and log
+        target = in_target(deployment["target"], deployment["id"])
+        lines = words_of(target.ecs, target.logs, container.task_definition, container.name, container.task_id)
+        line = lines[-1] if lines else ""
+    elif container and container.name:
         stream = f"{container.kind}/{container.name}/{container.task_id}"
         line = redacted(last_line(client("logs"), f"/deploy-runner/{container.kind}", stream))
     return outcome_of(failure, (deployment or {}).get("timeouts"), line, event.get("note"), event.get("rollback"))

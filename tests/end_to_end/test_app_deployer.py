@@ -113,7 +113,7 @@ def test_a_build_that_fails_says_which_line_and_touches_no_service(walk: Walkthr
     failed = walk.deploy(request(sha))
 
     assert failed.error == "States.TaskFailed"
-    assert failed.cause.startswith("kaniko: exit 1: ")
+    assert failed.cause.startswith("RunAppDeployer: kaniko: exit 1: ")
     after = walk.aws("ecs", "describe-services", "--cluster", "dev", "--services", APP)["services"][0]
     assert after["taskDefinition"] == before["taskDefinition"]
 

@@ -58,6 +58,7 @@ def requests_of(statement: dict[str, Any]) -> list[Request]:
 
 # The simulator holds resources to the forms that AWS has for them.
 FORMS = {
+    ":service-deployment/*": ":service-deployment/dev/x/1",
     ":service/*": ":service/dev/x", ":service-revision/*": ":service-revision/dev/x/1", ":task/*": ":task/dev/x",
     ":task-definition/*": ":task-definition/x:1", "arm64:*": "arm64:1", "x86-64:*": "x86-64:1",
 }  # fmt: skip

@@ -16,6 +16,7 @@ from moto.ecs.responses import EC2ContainerServiceResponse
 
 from deploy_runner.aws import schedules
 from deploy_runner.domain.rollout import Rollout
+from deploy_runner.local_aws.ecs.api import Responses
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
 
@@ -238,7 +239,8 @@ class Ran:
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
     ran = Ran()
-    monkeypatch.setattr(EC2ContainerServiceResponse, "run_task", lambda handler: ran(handler))
+    for moto_or_ours in (EC2ContainerServiceResponse, Responses):  # whichever another module had installed
+        monkeypatch.setattr(moto_or_ours, "run_task", lambda handler: ran(handler))
     return ran
 
 

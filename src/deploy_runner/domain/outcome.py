@@ -43,6 +43,7 @@ class FailedContainer:
     task_id: str
     exit_code: int | None
     reason: str
+    task_definition: str = ""
 
 
 def outcome_of(
@@ -114,7 +115,8 @@ def failed_container(failure: object) -> FailedContainer | None:
     task = _parsed(failure.get("cause")) if isinstance(failure, Mapping) else None
     if not isinstance(task, Mapping) or not isinstance(task.get("Containers"), list):
         return None
-    family = _text(task.get("TaskDefinitionArn")).rpartition("/")[2].partition(":")[0]
+    definition = _text(task.get("TaskDefinitionArn"))
+    family = definition.rpartition("/")[2].partition(":")[0]
     kind = family.removesuffix("-arm64").removesuffix("-x86-64")
     task_id = _text(task.get("TaskArn")).rpartition("/")[2]
     containers = [c for c in task["Containers"] if isinstance(c, Mapping)]
@@ -130,14 +132,13 @@ def failed_container(failure: object) -> FailedContainer | None:
     ordered = sorted(containers, key=rank)
     failed = [c for c in ordered if c.get("ExitCode") not in (None, 0)] or [c for c in ordered if c.get("Reason")]
     if not failed:
-        return FailedContainer(kind, "", task_id, None, stopped)
+        return FailedContainer(kind, "", task_id, None, stopped, definition)
     code = failed[0].get("ExitCode")
     exit_code = (
         int(code) if isinstance(code, int | float) and not isinstance(code, bool) and code == code // 1 else None
     )
-    return FailedContainer(
-        kind, _text(failed[0].get("Name")), task_id, exit_code, _text(failed[0].get("Reason")) or stopped
-    )
+    why = _text(failed[0].get("Reason")) or stopped
+    return FailedContainer(kind, _text(failed[0].get("Name")), task_id, exit_code, why, definition)
 
 
 def _cause(state: str, error: str, failure: Mapping[Any, Any], timeouts: Mapping[str, Any], log_line: str) -> str:
