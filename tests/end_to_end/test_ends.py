@@ -111,9 +111,8 @@ def test_what_was_good_comes_back_and_goes_on_to_another_environment(walk: Walkt
 
     kept = record(walk, back.arn)
     assert json.loads(kept["origin"][0]["S"])["deployment"] == good.arn.rpartition(":")[2]
-    assert [p["name"] for p in json.loads(kept["phases"][0]["S"])][:3] == [
-        "ValidateRequest",
-        "ReportQueued",
-        "AcquireLock",
-    ]
+    names = [phase["name"] for phase in json.loads(kept["phases"][0]["S"])]
+    assert names[:3] == ["ValidateRequest", "ReportQueued", "AcquireLock"]
+    released = [phase["name"] for phase in json.loads(record(walk, good.arn)["phases"][0]["S"])]
+    assert ("RunRelease" in released, "RunRelease" in names) == (True, False)  # an older version runs none
     assert float(kept["cost"]) < 0.01

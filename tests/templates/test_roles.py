@@ -215,7 +215,7 @@ MAY: dict[str, list[Rule]] = {
         TRACE,
     ],
     "deploy-runner-finish-deployment": [
-        (CHANGE, [TABLE], None),
+        (CHANGE[1:], [TABLE], None),
         TARGETS,
         TOKENS,
         invokes("clean-up"),
@@ -225,7 +225,7 @@ MAY: dict[str, list[Rule]] = {
         TRACE,
     ],
     "deploy-runner-clean-up": [
-        (CHANGE, [TABLE], None),
+        (CHANGE[1:], [TABLE], None),
         TARGETS,
         TOKENS,
         invokes("report-status", "clean-up"),
