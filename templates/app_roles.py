@@ -29,9 +29,9 @@ from templates.iam import ANY_TASK, ECS_TASKS, PULL, Statement, allow, arn, docu
 MAX_ARN_CHARACTERS = 5_500
 LONGEST_ARN_PREFIX = len('"arn:aws-us-gov:ecr:ap-southeast-1:123456789012:repository/",')
 ASSUME_TARGETS = tuple(
-    f"{name}Role"
-    for name in ("CleanUp", "DeployService", "FinishDeployment", "StateMachine", "ValidateRequest", "WatchRollout")
+    f"{name}Role" for name in ("CleanUp", "DeployService", "StateMachine", "ValidateRequest", "WatchRollout")
 )
+READ_RELEASES = ("FinishDeploymentRole",)
 PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
 
 
@@ -39,7 +39,7 @@ def build(config: Config) -> Template:
     """Return the roles and policies. The parameters are names of roles of the main stack."""
     template = Template("What apps.yaml grants: to each app its push role, to the deploy runner its targets.")
     template.set_version()
-    for name in ASSUME_TARGETS:
+    for name in (*ASSUME_TARGETS, *READ_RELEASES):
         template.add_parameter(Parameter(name, Type="String", Description="The name of a role"))
 
     for app in config.allowlist.apps.values():
@@ -71,21 +71,22 @@ def build(config: Config) -> Template:
                 ),
             )
         )
-    template.add_resource(
-        ManagedPolicy(
-            "AssumeDeployTargets",
-            Path=PATH,
-            Description="Assume the roles of the deploy targets",
-            Roles=[Ref(name) for name in ASSUME_TARGETS],
-            PolicyDocument=document(
-                allow(
-                    "AssumeDeployTargets",
-                    ["sts:AssumeRole"],
-                    sorted({target.role_arn for target in config.allowlist.targets.values()}),
-                )
-            ),
+    targets = sorted({target.role_arn for target in config.allowlist.targets.values()})
+    for name, roles, unused in (
+        ("AssumeDeployTargets", ASSUME_TARGETS, ""),
+        ("ReadWhyAReleaseFailed", READ_RELEASES, "The release commands of the tests' apps do not fail"),
+    ):
+        assume = allow(name, ["sts:AssumeRole"], targets, unused={"*": unused} if unused else None)
+        template.add_resource(
+            ManagedPolicy(
+                name,
+                Path=PATH,
+                Description="Assume the roles of the deploy targets",
+                Roles=[Ref(role) for role in roles],
+                PolicyDocument=document(assume),
+                Metadata=reasons(assume),
+            )
         )
-    )
     _let_targets_forward_events(template, config)
     return template
 

@@ -69,7 +69,7 @@ def test_a_deployment_that_is_stopped_gives_way_to_the_one_that_waits(walk: Walk
     # GIVEN a version that serves, one whose rollout hangs, since its task has no place, and a third that waits for it
     first = commit(walk, clone, "first")
     assert walk.deploy(request(ref="main")).verdict == "SUCCEEDED"
-    walk.fault("capacity", "--cluster", "dev")
+    walk.fault("capacity", "--service", APP)
     commit(walk, clone, "second")
     stopped = walk.start_execution(request(ref="main"))
     wait_until(lambda: in_state(walk, stopped, "WaitForStable"), "it does not wait")

@@ -19,7 +19,9 @@ INLINE, MANAGED, TRUST, ATTACHED = 10_240, 6_144, 2_048, 10
 # docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 DEFINITION_BYTES = 1_048_576
 # app_roles' parameters: names of roles
-ROLES = {parameter: parameter.removesuffix("Role") for parameter in app_roles.ASSUME_TARGETS}
+ROLES = {
+    parameter: parameter.removesuffix("Role") for parameter in (*app_roles.ASSUME_TARGETS, *app_roles.READ_RELEASES)
+}
 TARGET = {"Environment": "prod", "DeployRunnerAccount": "111111111111"}
 APPS, ENVIRONMENTS = 200, ("dev", "staging", "prod")
 
