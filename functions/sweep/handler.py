@@ -13,7 +13,8 @@ from deploy_runner.aws.deployments import Unfinished
 from functions.observability import count, follow, logger, metrics
 from functions.table import deployments, send_answers, start
 
-OVERDUE = 20.0  # seconds after which an answer or a report is not on its way any more
+OVERDUE = 20.0  # seconds after which an answer is not on its way any more
+REPORT_OVERDUE = 180.0  # and a report: while GitHub is slow, its function may take almost two minutes
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -40,7 +41,7 @@ def _heal(unfinished: Unfinished) -> None:
     if unfinished.answer and unfinished.answer_since < now - OVERDUE:
         _healed("answer")
         send_answers([unfinished.answer])
-    if unfinished.outcome and unfinished.ended_at < now - OVERDUE and not unfinished.reported:
+    if unfinished.outcome and unfinished.ended_at < now - REPORT_OVERDUE and not unfinished.reported:
         _healed("report")
         outcome = asdict(unfinished.outcome)
         execution = {"arn": unfinished.execution_arn, "started_at": unfinished.started_at}

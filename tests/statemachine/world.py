@@ -399,6 +399,7 @@ def make(aws: FakeAws, machines: dict[str, str], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(github_app, "github", lambda *_: github)
     monkeypatch.setattr(clean_up, "LOOKS_AGAIN_AFTER", 0.01)
     monkeypatch.setattr(sweep, "OVERDUE", -1.0)
+    monkeypatch.setattr(sweep, "REPORT_OVERDUE", -1.0)
     monkeypatch.setattr("deploy_runner.aws.rollback.LOOKS_AGAIN_AFTER", (0.005,) * 4)
     monkeypatch.setattr("deploy_runner.aws.waits.READ_AGAIN_AFTER", (0.005,) * 3)
     for name in ("web", "worker"):

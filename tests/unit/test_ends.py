@@ -300,7 +300,7 @@ def test_the_sweeper_has_done_what_was_missed(world: World, context: Context, mo
     world.table.keep(other, revisions=[REVISION])
     world.go("d4", locks={"build": [], "deploy": ["app/third/dev"]})
     del world.executions[PREFIX + "d4"]  # 90 days ago
-    later = datetime.now(UTC).timestamp() + 60
+    later = datetime.now(UTC).timestamp() + 600
     monkeypatch.setattr(sweep.time, "time", lambda: later)
 
     sweep.lambda_handler({}, context)
