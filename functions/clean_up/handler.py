@@ -86,8 +86,9 @@ def _last_state(execution_arn: str) -> str:
     except Exception:
         logger.exception("the history could not be read")
         return ""
-    entered = (event.get("stateEnteredEventDetails", {}).get("name") for event in newest)
-    return next((str(name) for name in entered if name), "")
+    # What only ends the execution is not where it went wrong.
+    entered = (event["stateEnteredEventDetails"]["name"] for event in newest if event["type"] == "TaskStateEntered")
+    return str(next(entered, ""))
 
 
 def _is_settled(unfinished: Unfinished) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 from deploy_runner.aws.clients import client, in_target
 from deploy_runner.aws.ecs import words_of
 from deploy_runner.aws.logs import last_line
-from deploy_runner.domain.outcome import Outcome, failed_container, outcome_of
+from deploy_runner.domain.errors import DeployRunnerError
+from deploy_runner.domain.outcome import FailedContainer, Outcome, failed_container, outcome_of
 from deploy_runner.domain.phases import cost, phases, transitions
 from deploy_runner.domain.redact import redacted
 from functions.observability import count, follow, logger, metrics
@@ -52,13 +53,22 @@ def _outcome(event: Mapping[str, Any], deployment: Mapping[str, Any] | None) -> 
     failure, line = event["failure"], ""
     container = failed_container(failure)
     if container and container.name and deployment and failure["state"] == "RunRelease":  # the app's own task and log
-        target = in_target(deployment["target"], deployment["id"])
-        lines = words_of(target.ecs, target.logs, container.task_definition, container.name, container.task_id)
-        line = lines[-1] if lines else ""
+        line = _last_words(deployment, container)
     elif container and container.name:
         stream = f"{container.kind}/{container.name}/{container.task_id}"
         line = redacted(last_line(client("logs"), f"/deploy-runner/{container.kind}", stream))
     return outcome_of(failure, (deployment or {}).get("timeouts"), line, event.get("note"), event.get("rollback"))
+
+
+def _last_words(deployment: Mapping[str, Any], container: FailedContainer) -> str:
+    """Return the last line of a release's log. The verdict does not wait for a target that cannot be reached."""
+    try:
+        target = in_target(deployment["target"], deployment["id"])
+    except DeployRunnerError:
+        logger.exception("the release's log could not be read")
+        return ""
+    lines = words_of(target.ecs, target.logs, container.task_definition, container.name, container.task_id)
+    return lines[-1] if lines else ""
 
 
 def _facts(execution_arn: str) -> dict[str, Any]:

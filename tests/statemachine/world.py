@@ -394,7 +394,7 @@ def make(aws: FakeAws, machines: dict[str, str], monkeypatch: pytest.MonkeyPatch
     target: Any = TargetClients(ecs, Logs(), lambda: None)  # type: ignore[arg-type, return-value]
     for module in (clients, table, finish_deployment, clean_up, sweep, watch_rollout, tell):
         monkeypatch.setattr(module, "client", lambda name: ours[name])
-    for module in (deploy_service, watch_rollout, clean_up):
+    for module in (deploy_service, watch_rollout, clean_up, finish_deployment):
         monkeypatch.setattr(module, "in_target", lambda *_: target)
     monkeypatch.setattr(github_app, "github", lambda *_: github)
     monkeypatch.setattr(clean_up, "LOOKS_AGAIN_AFTER", 0.01)
