@@ -84,7 +84,10 @@ def _together(file: str) -> str:
     return found[1] if found else file
 
 
-_LONGEST = ("programs", "engine", "tests/statemachine/test_fault_matrix.py", "tests/property/test_schedules.py")
+_LONGEST = (
+    "programs", "engine", "tests/statemachine/test_fault_matrix.py", "tests/statemachine/test_crowd.py",
+    "tests/property/test_schedules.py",
+)  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
