@@ -143,10 +143,15 @@ WORLD: list[World] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def real_functions() -> Iterator[None]:
-    """The functions, with the world of the schedule that runs in the place of AWS and GitHub."""
+    """The functions, with the world of the schedule that runs in the place of AWS and GitHub.
+
+    All that is ever run is imported here: a module first imported under these patches would keep them for ever.
+    """
     from functions import github_app, observability, table
+    from functions.acquire_lock import handler as acquire
     from functions.clean_up import handler as clean_up
     from functions.finish_deployment import handler as finish
+    from functions.report_status import handler as report
     from functions.report_status import tell
     from functions.sweep import handler as sweep
 
@@ -156,11 +161,10 @@ def real_functions() -> Iterator[None]:
         for method in ("append_keys", "info", "warning", "error", "exception"):
             patch.setattr(observability.logger, method, lambda *_, **__: None)
         patch.setattr(observability.metrics, "add_metric", lambda **_: None)
-        for module in (table, finish, clean_up, sweep, tell):
-            patch.setattr(module, "client", lambda name: WORLD[0].client(name))
-        for module in (table, finish, clean_up, sweep, tell):
-            if hasattr(module, "deployments"):
-                patch.setattr(module, "deployments", lambda: WORLD[0].table)
+        for module in (table, acquire, report, finish, clean_up, sweep, tell):
+            for name, given in (("client", _client), ("deployments", _deployments)):
+                if hasattr(module, name):
+                    patch.setattr(module, name, given)
         clock = SimpleNamespace(time=lambda: WORLD[0].now, sleep=lambda _: None)
         patch.setattr(clean_up, "time", clock)
         patch.setattr(sweep, "time", clock)
@@ -169,6 +173,14 @@ def real_functions() -> Iterator[None]:
         patch.setattr(clean_up, "roll_back", _roll_back)
         patch.setattr(github_app, "github", lambda *_: WORLD[0])
         yield
+
+
+def _client(name: str) -> Any:
+    return WORLD[0].client(name)
+
+
+def _deployments() -> Deployments:
+    return WORLD[0].table
 
 
 def _roll_back(_: Any, deployment: dict[str, Any], __: Any) -> Any:
@@ -428,7 +440,8 @@ class Schedules(RuleBasedStateMachine):
             assert self.world.runs[app] == (now["id"]["S"] if now else ""), "what runs is not what the table says"
 
 
-TestSchedules = seed(SEED)(Schedules.TestCase)
+seed(SEED)(Schedules)  # and not its TestCase: Hypothesis reads it here
+TestSchedules = Schedules.TestCase
 TestSchedules.settings = settings(  # type: ignore[attr-defined]
     max_examples=2000,
     stateful_step_count=25,
