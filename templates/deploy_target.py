@@ -199,12 +199,7 @@ def _statements() -> list[Statement]:
 
 def _forward_events(template: Template) -> None:
     bus = arn("events", "event-bus/default", region="${DeployRunnerRegion}", account="${DeployRunnerAccount}")
-    forward = allow(
-        "Forward",
-        ["events:PutEvents"],
-        bus,
-        unused={"*": "Only a target in another account or region has this role, and local AWS is one of each"},
-    )
+    forward = allow("Forward", ["events:PutEvents"], bus)
     role = template.add_resource(
         Role(
             "ForwardEventsRole",

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from deploy_runner.local_aws.machine import Machine
+from deploy_runner.local_aws.server import read_files_once
 from tests.local_aws import shapes
+
+read_files_once()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,11 +13,11 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 
 from deploy_runner.local_aws.fault_gates import ApiGate
 from deploy_runner.local_aws.machine import Machine
-from deploy_runner.local_aws.server import list_modules_once
+from deploy_runner.local_aws.server import read_files_once
 
 
 def start(port: int, state_dir: Path, *extensions: str) -> Machine:
-    list_modules_once()
+    read_files_once()
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     default_user_config["lambda"] = {"use_docker": False}
     moto_api_backend.reset()  # what another module's tests left: moto keeps its state in this process

@@ -102,7 +102,9 @@ def implemented() -> set[tuple[str, str]]:
         for kind in ("models", "responses"):
             module = importlib.import_module(f"moto.{'awslambda' if service == 'lambda' else service}.{kind}")
             kinds = [c for c in vars(module).values() if isinstance(c, type)]
-            theirs = [c for c in kinds if issubclass(c, BaseBackend | BaseResponse)]
+            # Not of what all services are: its subclasses are other services', whose operations have the same names.
+            bases = (BaseBackend, BaseResponse)
+            theirs = [c for c in kinds if issubclass(c, bases) and c not in bases]
             for each in {*theirs, *(sub for c in theirs for sub in c.__subclasses__())}:
                 found |= {(service, o) for o in model(service).operation_names if _is_ours(each, xform_name(o))}
     return found

@@ -10,11 +10,14 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.core.exceptions import JsonRESTError
 
+from deploy_runner.local_aws.awslambda import Pool, Result, Runtime
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
 
@@ -225,3 +228,40 @@ def test_moto_alone_only_echoes() -> None:
         print(LambdaSimpleBackend("us-east-1", "1").invoke("f", None, "x", {}, {}))"""
     plain = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert plain.stdout == "b'x'\n"
+
+
+def test_a_process_that_starts_while_all_are_ended_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Result.failed("Runtime.ExitError", "it was ended")
+    stops: list[str] = []
+
+    class Ended:
+        warm = False
+
+        def wait_ready(self) -> Result:
+            return ended
+
+        def stop(self) -> None:
+            stops.append("worker")
+
+    def start_worker(_: Any) -> Any:
+        pool.stop()
+        return Ended()
+
+    function: Any = SimpleNamespace(logging_config={"LogGroup": "g"})
+    pool = Pool(SimpleNamespace(start_worker=start_worker), function)  # type: ignore[arg-type]
+    monkeypatch.setattr(pool, "_log", lambda *_: None)
+
+    assert pool.invoke(b"{}", "arn", "1") == ended
+    assert stops
+    assert not pool.workers
+
+
+def test_no_process_starts_once_local_aws_goes_down(tmp_path: Path) -> None:
+    runtime = Runtime(SimpleNamespace(state_dir=tmp_path))  # type: ignore[arg-type]
+    runtime.stop()
+    function: Any = SimpleNamespace(
+        function_name="f", function_arn="arn:aws:lambda:us-east-1:123456789012:function:f", version="1",
+        get_configuration=dict,
+    )  # fmt: skip
+    with pytest.raises(JsonRESTError, match="going down"):
+        runtime.pool(function)

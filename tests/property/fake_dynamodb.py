@@ -21,20 +21,20 @@ def refused(code: str, operation: str, **more: Any) -> ClientError:
 
 
 class FakeDynamoDb:
-    """One table with the keys pk and sk. `before` is called before each call, and may raise."""
+    """One table with the keys pk and sk. `before` is called with each operation, and may raise."""
 
-    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, before: Callable[[str], None] = lambda _: None) -> None:
         self.items: dict[tuple[str, str], Item] = {}
-        self._before, self._lock = before, threading.Lock()
+        self.before, self._lock = before, threading.Lock()
 
     def get_item(self, TableName: str, Key: Item, ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803
-        self._before()
+        self.before("GetItem")
         assert ConsistentRead
         item = self.items.get(_key(Key))
         return {"Item": dict(item)} if item else {}
 
     def put_item(self, TableName: str, Item: Item) -> None:  # noqa: N803
-        self._before()
+        self.before("PutItem")
         with self._lock:
             self.items[_key(Item)] = dict(Item)
 
@@ -45,8 +45,10 @@ class FakeDynamoDb:
         self._one("Delete", write)
 
     def _one(self, kind: str, write: dict[str, Any]) -> None:
+        self.before(f"{kind}Item")
         try:
-            self.transact_write_items([{kind: write}])
+            with self._lock:
+                self._transact([{kind: write}])
         except ClientError:
             raise refused("ConditionalCheckFailedException", f"{kind}Item") from None
 
@@ -55,7 +57,7 @@ class FakeDynamoDb:
         return SimpleNamespace(paginate=self._query)
 
     def _query(self, **given: Any) -> list[dict[str, Any]]:
-        self._before()
+        self.before("Query")
         values, text = given["ExpressionAttributeValues"], given["KeyConditionExpression"]
         with self._lock:
             found = [(key, item) for key, item in self.items.items() if _where(text, item, values, {})]
@@ -67,7 +69,7 @@ class FakeDynamoDb:
             return {"Items": [dict(item) for item in self.items.values()]}
 
     def transact_write_items(self, TransactItems: list[dict[str, Any]]) -> None:  # noqa: N803
-        self._before()
+        self.before("TransactWriteItems")
         with self._lock:
             self._transact(TransactItems)
 

@@ -21,7 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from deploy_runner.local_aws import stepfunctions
 from deploy_runner.local_aws.machine import ACCOUNT_ID, REGION, Machine
-from deploy_runner.local_aws.server import list_modules_once
+from deploy_runner.local_aws.server import read_files_once
 from deploy_runner.local_aws.stepfunctions import tasks
 from deploy_runner.local_aws.stepfunctions.tasks import Clients
 
@@ -157,7 +157,7 @@ class _Quiet(WSGIRequestHandler):
 
 def start() -> tuple[FakeAws, Callable[[], None]]:
     """Start it on a free port. Returns it, and what ends it."""
-    list_modules_once()
+    read_files_once()
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     fake = FakeAws()
     moto = DomainDispatcherApplication(create_backend_app)

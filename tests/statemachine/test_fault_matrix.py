@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import fake_aws
 import pytest
+from botocore.exceptions import ClientError
 from fake_aws import ServiceError
 from world import APP_DEPLOYER, RELEASE, Fault, World
 
 from deploy_runner.domain.outcome import VERDICTS
 from deploy_runner.github.errors import GitHubUnavailable
+from tests.property.fake_dynamodb import FakeDynamoDb, refused
 
 DEFINITION = fake_aws.definition()
 STATES: dict[str, Any] = DEFINITION["States"]
@@ -96,6 +98,10 @@ def of_functions() -> Iterator[Row]:
             late = ("FAILED",)
         lasting = Fault(function, step, "States.Timeout", times=1)
         yield Row(f"{state}-times-out", way, lambda w, f=lasting: w.faults.append(copy_of(f)), late)
+        if function != "watch_rollout" and "acquire" not in function:  # whose results nobody reads
+            odd = Fault(function, step, when="after", result={"odd": 1})
+            nonsense = usual if state in WITHOUT_CONSEQUENCE else ("FAILED",)
+            yield Row(f"{state}-returns-nonsense", way, faults(odd), nonsense)
         for when in ("before", "after"):
             cancelled = ("CANCELLED",)
             if state == "ReportOutcome" or (state == "Finish" and when == "after"):
@@ -212,7 +218,7 @@ def of_rollouts() -> Iterator[Row]:
     """What ECS may say of our rollouts, and what may become of its events."""
     ends = {
         "breaker": ("ROLLED_BACK",), "crash": ("ROLLED_BACK",), "pull": ("ROLLED_BACK",), "replaced": ("FAILED",),
-        "good": ("SUCCEEDED",), "zero": ("SUCCEEDED",),
+        "good": ("SUCCEEDED",), "zero": ("SUCCEEDED",), "stopped": ("FAILED",), "no way back": ("FAILED",),
     }  # fmt: skip
     for behaviour, verdicts in ends.items():
         for service in ("web", "worker"):
@@ -229,6 +235,8 @@ def of_rollouts() -> Iterator[Row]:
         yield Row(f"WaitForStable-events-lost-{behaviour}", "plain", lost, verdicts, own=sweep_meanwhile)
         doubled = lambda w, b=behaviour: (w.ecs.behaviour.update(worker=b), setattr(w, "double_events", True))  # noqa: E731
         yield Row(f"WaitForStable-events-doubled-{behaviour}", "plain", doubled, verdicts)
+        late = lambda w, b=behaviour: (w.ecs.behaviour.update(worker=b), vars(w).update(late_events=0.2))  # noqa: E731
+        yield Row(f"WaitForStable-events-late-{behaviour}", "plain", late, verdicts, own=sweep_meanwhile)
     hangs = lambda w: (w.ecs.behaviour.update(worker="hang"), short(w, "rollout"))  # noqa: E731
     yield Row("WaitForStable-times-out-for-real", "plain", hangs, ("TIMED_OUT",))
     yield Row("WaitForStable-machine-out-of-time", "plain", lambda w: w.ecs.behaviour.update(worker="hang"),
@@ -272,6 +280,40 @@ def github_up(world: World) -> None:
     world.github.error = None
 
 
+def of_the_table() -> Iterator[Row]:
+    """DynamoDB is busy: at any of the calls that a state makes, once or for long; each state is tried again."""
+    busy = {
+        "conflict": transaction_refused("TransactionConflict"), "throttled": transaction_refused("ThrottlingError"),
+        "too-busy": refused("ProvisionedThroughputExceededException", "TransactWriteItems"),
+        "broken": refused("InternalServerError", "TransactWriteItems"),
+    }  # fmt: skip
+    for state, (function, step, way) in FUNCTIONS.items():
+        for name, error in busy.items():
+
+            def prepare(world: World, function: str = function, step: str = step, error: ClientError = error) -> None:
+                table_fails(world, function, step, error)
+
+            yield Row(f"{state}-table-{name}", way, prepare, (USUAL[way],))
+
+
+def transaction_refused(code: str) -> ClientError:
+    reasons = [{"Code": code}]
+    return refused("TransactionCanceledException", "TransactWriteItems", CancellationReasons=reasons)
+
+
+def table_fails(world: World, function: str, step: str, error: ClientError) -> None:
+    """From the moment that a function is invoked, the next three calls of the table fail that can."""
+    left, table = [0], cast("FakeDynamoDb", world.table._dynamodb)
+
+    def before(operation: str) -> None:
+        if left[0] and (operation == "TransactWriteItems" or "Transaction" not in str(error)):
+            left[0] -= 1
+            raise error
+
+    table.before = before
+    world.faults.append(Fault(function, step, act=lambda: left.__setitem__(0, 3)))
+
+
 def of_the_lock() -> Iterator[Row]:
     def another(world: World) -> dict[str, Any]:
         more = {"id": "another", "execution_arn": f"{EXECUTIONS}:another", "started_at": "2020-01-01T00:00:00.000Z"}
@@ -306,9 +348,43 @@ def of_the_lock() -> Iterator[Row]:
         world.table.told(made, "now")
 
     yield Row("AcquireLock-superseded", "plain", superseded, ("SUPERSEDED",))
+    for state in ("RegisterRevisions", "DeployServices"):
+        function, step, way = FUNCTIONS[state]
+        lost = Fault(function, step, act=lambda: None)
+
+        def prepare_lost(world: World, lost: Fault = lost) -> None:
+            world.faults.append(Fault(lost.function, lost.step, act=lambda: lock_lost(world)))
+
+        yield Row(f"{state}-lock-lost", way, prepare_lost, ("CANCELLED",), stopped=True)
 
 
-ROWS = [*of_functions(), *of_tasks(), *of_registry(), *of_rollouts(), *of_the_lock()]
+def lock_lost(world: World) -> None:
+    """Another has ended the deployment, and handed its lock over, while a function is about to go on for it."""
+    from deploy_runner.domain.outcome import Outcome
+
+    found = world.table.find(world.name)
+    assert found
+    stopped = Outcome("CANCELLED", "Cancelled", "DeployServices: by another", "DeployServices")
+    world.table.end(found, stopped, "other", {})
+
+
+def of_schedules() -> Iterator[Row]:
+    """Scheduled tasks that follow the image: what is changed of them is taken back with the services."""
+    for state, fails, behaviour, verdict in (
+        ("DeployServices", "", "good", "SUCCEEDED"), ("DeployServices", "UpdateSchedule", "good", "FAILED"),
+        ("RegisterRevisions", "GetSchedule", "good", "FAILED"), ("WaitForStable", "", "breaker", "ROLLED_BACK"),
+    ):  # fmt: skip
+
+        def prepare(world: World, fails: str = fails, behaviour: str = behaviour) -> None:
+            world.with_schedule(fails)
+            world.ecs.behaviour["worker"] = behaviour
+
+        yield Row(f"{state}-schedule-{fails or 'well'}-{behaviour}", "plain", prepare, (verdict,))
+
+
+ROWS = [
+    *of_functions(), *of_tasks(), *of_registry(), *of_rollouts(), *of_the_table(), *of_the_lock(), *of_schedules(),
+]  # fmt: skip
 
 
 def test_every_state_has_its_rows() -> None:
@@ -357,10 +433,13 @@ def check(world: World, row: Row, old: dict[str, str]) -> None:
     for name, before in old.items():
         definition, _, state = world.ecs.runs(name).partition(" ")
         assert state == "COMPLETED", (name, definition, world.ecs.service_deployments)
-        if record["verdict"] != "SUCCEEDED" and "replaced" not in row.name and row.name not in LEFT_AS_THEY_ARE:
+        left = {"replaced", "no way back"} & set(row.name.split("-")) or row.name in LEFT_AS_THEY_ARE
+        if record["verdict"] != "SUCCEEDED" and not left:
             assert f"{definition} {state}" == before, (name, record)
         if record["verdict"] == "SUCCEEDED":
             assert f"{definition} {state}" != before
+    if world.schedules:
+        assert (world.schedules.runs == world.schedules.before) == (record["verdict"] != "SUCCEEDED")
     if record["verdict"] != "SUCCEEDED":
         state = row.name.partition("-")[0]
         assert record["state"] in STATES

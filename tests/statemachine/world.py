@@ -5,6 +5,7 @@ that the template's rules name. Faults strike at the edges: before or after a fu
 """
 
 import json
+import random
 import threading
 import time
 import uuid
@@ -26,8 +27,9 @@ from deploy_runner.aws.deployments import Deployments
 from deploy_runner.local_aws.events import matches
 from deploy_runner.local_aws.machine import ACCOUNT_ID, REGION
 from tests.unit.conftest import ENVIRONMENT
-from tests.unit.fake_ecs import PREFIX, FakeEcs, service_arn
+from tests.unit.fake_ecs import PREFIX, FakeEcs, client_error, service_arn
 from tests.unit.fake_github import SHA, FakeGitHub
+from tests.unit.test_rollback import Scheduler
 from tests.unit.test_waits import Logs
 
 BY_NAME = {  # of the state machine's substitutions and of the functions' own names
@@ -137,6 +139,14 @@ class Ecs(FakeEcs):
             elif behaviour == "breaker":
                 rollout |= {"status": "ROLLBACK_IN_PROGRESS", "statusReason": "deployment circuit breaker"}
                 self.after(lambda: self._back(name, rollout), WAY_BACK)
+            elif behaviour == "stopped":  # by a person, without a way back
+                rollout["status"] = "STOPPED"
+                self.in_progress[name] -= 1
+            elif behaviour == "no way back":
+                rollout |= {"status": "ROLLBACK_FAILED", "statusReason": "the tasks of the revision before do not run"}
+                primary |= {"rolloutState": "COMPLETED", "runningCount": 1}
+                service["deployments"] = [primary]
+                self.in_progress[name] -= 1
             elif behaviour in ("crash", "pull"):
                 reason = "CannotPullContainerError: not found" if behaviour == "pull" else ""
                 container = {"name": "app", "reason": reason} | ({} if reason else {"exitCode": 1})
@@ -180,6 +190,28 @@ class Ecs(FakeEcs):
         return SimpleNamespace(paginate=lambda **_: [{"taskArns": []}])
 
 
+class Schedules(Scheduler):
+    """EventBridge Scheduler that may refuse an operation."""
+
+    def __init__(self, fails: str, *runs: str) -> None:
+        super().__init__(*runs)
+        self.fails, self.before = fails, runs[0]
+
+    @property
+    def runs(self) -> str:
+        return str(self.schedules["default/s0"]["Target"]["EcsParameters"]["TaskDefinitionArn"])
+
+    def get_schedule(self, **given: Any) -> dict[str, Any]:
+        if self.fails == "GetSchedule":
+            raise client_error("AccessDeniedException", operation=self.fails)
+        return super().get_schedule(**given)
+
+    def update_schedule(self, **given: Any) -> None:
+        if self.fails == "UpdateSchedule":
+            raise client_error("AccessDeniedException", operation=self.fails)
+        super().update_schedule(**given)
+
+
 @dataclass
 class Fault:
     """What strikes a function, or what it is made to do."""
@@ -190,6 +222,7 @@ class Fault:
     when: str = "before"  # or after
     times: int = 1
     act: Callable[[], object] | None = None  # done instead of an error
+    result: Any = None  # what it returns, instead of an error, though it did its work
 
     def strikes(self, function: str, payload: Any, when: str) -> bool:
         return (self.function, self.when) == (function, when) and self.times > 0 and self.step in ("", step_of(payload))
@@ -217,6 +250,7 @@ class World:
     deployment: dict[str, Any]
     faults: list[Fault] = field(default_factory=list)
     lose_rollout_events: bool = False
+    late_events: float = 0.0  # seconds at most: then they come in any order
     lose_execution_events: bool = False
     double_events: bool = False
     errors: list[str] = field(default_factory=list)
@@ -224,6 +258,7 @@ class World:
     name: str = field(default_factory=lambda: f"d-{uuid.uuid4()}")  # of the execution that most tests start
     machine: str = "deploy-app"
     request: dict[str, Any] = field(default_factory=dict)  # of the execution that is started next
+    schedules: "Schedules | None" = None
     accepted: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # the deployment of a request, if not the one
     _threads: list[threading.Thread] = field(default_factory=list)
     _handlers: dict[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
@@ -243,29 +278,35 @@ class World:
             raise
         except Exception as error:
             raise FunctionError(type(error).__name__, str(error)) from error
-        self._strike(function, payload, "after")
+        result = self._strike(function, payload, "after") or result
         return json.loads(json.dumps(result))
 
     def get_remaining_time_in_millis(self) -> int:  # as the context of an invocation
         return 30_000
 
-    def _strike(self, function: str, payload: Any, when: str) -> None:
+    def _strike(self, function: str, payload: Any, when: str) -> Any:
         for fault in self.faults:
             with self._lock:
                 if not fault.strikes(function, payload, when):
                     continue
                 fault.times -= 1
+            if fault.result is not None:
+                return fault.result
             if fault.act:
                 fault.act()
             elif fault.error == "Lambda.TooManyRequestsException":
                 raise ServiceError("TooManyRequestsException", "Rate exceeded")
             else:
                 raise FunctionError(fault.error, f"{fault.error} as the test wants it")
+        return None
 
     def in_background(self, function: str, payload: Any) -> None:
         """Run a function for an event. Lambda tries three times, and what fails then is for the sweeper."""
 
+        pause = random.uniform(0, self.late_events)  # noqa: S311 - no secret
+
         def run() -> None:
+            time.sleep(pause)
             for _ in range(3):
                 try:
                     self.call(function, payload)
@@ -305,6 +346,12 @@ class World:
         with self._end:
             self._ended.add(event["detail"]["executionArn"])
             self._end.notify_all()
+
+    def with_schedule(self, fails: str) -> None:
+        """Let the app have a scheduled task, whose schedule may refuse an operation."""
+        self.schedules = Schedules(fails, self.ecs.add_definition("nightly", {}))
+        schedule = {"group": "default", "name": "s0", "containers": ["app"]}
+        self.deployment = self.deployment | {"schedules": [schedule]}
 
     # --- deployments ------------------------------------------------------------------------------------------------
 
@@ -391,7 +438,7 @@ def make(aws: FakeAws, machines: dict[str, str], monkeypatch: pytest.MonkeyPatch
     ours: dict[str, Any] = {**clients_of, "lambda": Lambda()}
     ecs = Ecs(lambda service: made[0].tell_of(service))
     github = FakeGitHub()
-    target: Any = TargetClients(ecs, Logs(), lambda: None)  # type: ignore[arg-type, return-value]
+    target: Any = TargetClients(ecs, Logs(), lambda: made[0].schedules)  # type: ignore[arg-type, return-value]
     for module in (clients, table, finish_deployment, clean_up, sweep, watch_rollout, tell):
         monkeypatch.setattr(module, "client", lambda name: ours[name])
     for module in (deploy_service, watch_rollout, clean_up, finish_deployment):

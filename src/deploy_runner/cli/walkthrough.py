@@ -5,6 +5,7 @@ what a user would type: `deploy-runner local up`, `sam`, `aws`, `git`.
 """
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -157,7 +158,20 @@ class Walkthrough:
             region_name=self.env["AWS_DEFAULT_REGION"],
             aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=self.env.get("AWS_SESSION_TOKEN"),
         )
+
+    def in_account(self, account: str) -> "Walkthrough":
+        """The same walk-through, with an administrator's shell in another account of the organization."""
+        role = f"arn:aws:iam::{account}:role/OrganizationAccountAccessRole"
+        keys = self.aws("sts", "assume-role", "--role-arn", role, "--role-session-name", "me")["Credentials"]
+        there = copy.copy(self)
+        there.__dict__["env"] = self.env | {
+            "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": keys["SessionToken"],
+        }
+        return there
 
     def aws(self, *arguments: str, expect: int = 0) -> Any:
         """The real AWS CLI; returns its JSON."""
@@ -253,7 +267,9 @@ class Walkthrough:
 
     # --- the sample app -------------------------------------------------------------------------------------------
 
-    def create_service(self, app: str, environment: str, secret: str | None = None) -> None:
+    def create_service(
+        self, app: str, environment: str, secret: str | None = None, images_account: str | None = None
+    ) -> None:
         """`aws cloudformation create-stack` of an app's service in the default network. It serves a placeholder."""
         clusters = self.client("ecs").describe_clusters(clusters=[environment])["clusters"]
         subnets = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")["Subnets"]
@@ -264,11 +280,19 @@ class Walkthrough:
             "VpcId": subnets[0]["VpcId"],
             "SubnetIds": ",".join(subnet["SubnetId"] for subnet in subnets),
             **({"Secret": secret} if secret else {}),
+            **({"ImagesAccount": images_account} if images_account else {}),
         }
-        stack, template = f"{app}-{environment}", self.checkout / "examples" / "app-service.yaml"
+        self._create_stack(f"{app}-{environment}", "examples/app-service.yaml", parameters)
+
+    def create_target(self, environment: str, deploy_runner_account: str) -> None:
+        """`aws cloudformation create-stack` of an environment that has an account of its own, which is this one."""
+        parameters = {"Environment": environment, "DeployRunnerAccount": deploy_runner_account}
+        self._create_stack(f"deploy-target-{environment}", "templates/rendered/deploy_target.yaml", parameters)
+
+    def _create_stack(self, stack: str, template: str, parameters: dict[str, str]) -> None:
         self.aws(
-            "cloudformation", "create-stack", "--stack-name", stack, "--template-body", f"file://{template}",
-            "--capabilities", "CAPABILITY_NAMED_IAM", "--parameters",
+            "cloudformation", "create-stack", "--stack-name", stack, "--capabilities", "CAPABILITY_NAMED_IAM",
+            "--template-body", f"file://{self.checkout / template}", "--parameters",
             json.dumps([{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()]),
         )  # fmt: skip
         # `aws cloudformation deploy` and `wait` look every 30 seconds.

@@ -23,6 +23,7 @@ import threading
 import time
 import uuid
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -273,6 +274,8 @@ class Pool:
                 worker = self.runtime.start_worker(self.function)
                 with self.lock:
                     self.workers.add(worker)
+                    if self.stopped:  # meanwhile: nobody else would end it
+                        self._forget(worker)
             result = None if worker.warm else worker.wait_ready()
             init = time.monotonic() - started
             cold, worker.warm = not worker.warm, True
@@ -383,7 +386,7 @@ class Runtime:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.pools: dict[tuple[str, str], tuple[str, Pool]] = {}
+        self.pools: dict[tuple[str, str], tuple[str, Pool]] = {}  # by the ARN of the function, and the version
         self.lock, self.logging, self.unpacking = threading.Lock(), threading.Lock(), threading.Lock()
         self.stopping = threading.Event()
         self.folder = machine.state_dir / "lambda"
@@ -457,8 +460,10 @@ class Runtime:
 
     def pool(self, function: Any) -> Pool:
         """The pool of this version; processes of code or settings that are no longer current are ended."""
-        key, state = (function.function_name, str(function.version)), _fingerprint(function)
+        key, state = (_base_arn(function), str(function.version)), _fingerprint(function)
         with self.lock:
+            if self.stopping.is_set():
+                raise _error(503, "ServiceException", "Local AWS is going down.")
             known = self.pools.get(key)
             if known and known[0] == state:
                 return known[1]
@@ -469,18 +474,21 @@ class Runtime:
             known[1].stop()
         return pool
 
-    def forget(self, name: str) -> None:
+    def forget(self, arn: str) -> None:
         """End the processes of a function that was deleted."""
-        with self.lock:
-            gone = [self.pools.pop(key) for key in list(self.pools) if key[0] == name]
-        for _, pool in gone:
-            pool.stop()
+        self._end(lambda of: of == arn)
 
     def stop(self) -> None:
-        """End every process."""
-        self.stopping.set()
-        for name in {key[0] for key in list(self.pools)}:
-            self.forget(name)
+        """End every process, and start no more."""
+        with self.lock:
+            self.stopping.set()
+        self._end(lambda _: True)
+
+    def _end(self, which: Callable[[str], bool]) -> None:
+        with self.lock:
+            gone = [self.pools.pop(key) for key in list(self.pools) if which(key[0])]
+        for _, pool in gone:
+            pool.stop()
 
     def invoke(self, function: Any, event: bytes, qualifier: str | None, request_id: str) -> Result:
         """Run one event and wait for the result."""
@@ -490,7 +498,7 @@ class Runtime:
                 f"Local AWS runs {wanted} and the function's runtime is {function.run_time}. Set Runtime: {wanted}"
             )
             return Result.failed("Runtime.Unknown", message)
-        base = function.function_arn.partition(":function:")[0] + f":function:{function.function_name}"
+        base = _base_arn(function)
         return self.pool(function).invoke(event, f"{base}:{qualifier}" if qualifier else base, request_id)
 
     def invoke_later(self, function: Any, event: bytes, qualifier: str | None, request_id: str) -> None:
@@ -575,6 +583,11 @@ def _trace_id() -> str:
 
 def _latest(function: Any) -> Any:
     return get_backend(function.account_id, function.region).get_function(function.function_name)
+
+
+def _base_arn(function: Any) -> str:
+    """Return the ARN without a version."""
+    return f"{function.function_arn.partition(':function:')[0]}:function:{function.function_name}"
 
 
 def _fingerprint(function: Any) -> str:
@@ -766,7 +779,7 @@ def _patch_versions(runtime: Runtime) -> None:
         plain_delete(self, name, qualifier)
         if not qualifier:
             self._aliases.pop(f"arn:aws:lambda:{self.region_name}:{self.account_id}:function:{name}", None)
-            runtime.forget(name)
+            runtime.forget(f"arn:aws:lambda:{self.region_name}:{self.account_id}:function:{name}")
 
     def find(self: Any, name_or_arn: str, qualifier: str | None = None) -> Any:
         """Accept `name:qualifier`, too."""

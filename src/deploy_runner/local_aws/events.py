@@ -29,7 +29,7 @@ from moto.sqs.models import sqs_backends
 
 from deploy_runner.local_aws.awslambda import may_invoke, resolve, send
 from deploy_runner.local_aws.faults import Faults
-from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service, lets_service
+from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service, lets_service, refusal
 from deploy_runner.local_aws.machine import Machine
 from deploy_runner.local_aws.timetable import Dues, timetable
 
@@ -146,11 +146,7 @@ def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
                 raise NotDelivered("NO_PERMISSIONS", error.response["Error"]["Message"]) from error
             raise
     elif service == "events" and ":event-bus/" in arn:
-        if (account, region) == (rule.account_id, rule.region_name):
-            for other in list(
-                events_backends[account][region].describe_event_bus(arn.rpartition("/")[2]).rules.values()
-            ):
-                other.send_to_targets(copy.deepcopy(event))
+        _forward(machine, rule, target, event)
     elif service == "logs":
         # moto's own cannot read a time that is text, as events have it.
         group, stream = arn.split(":log-group:")[1].removesuffix(":*"), str(uuid.uuid4())
@@ -162,20 +158,53 @@ def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
         raise NotDelivered("SDK_CLIENT_ERROR", f"Local AWS delivers no events to {arn}")
 
 
+def _forward(machine: Machine, rule: Any, target: dict[str, Any], event: dict[str, Any]) -> None:
+    """Give an event to the rules of another bus, as it is: it keeps the account and the region that it comes from.
+
+    One that came from elsewhere goes no further, and to another account a role has to be named that may, while the
+    bus lets it: docs.aws.amazon.com/eventbridge/latest/userguide/eb-cross-account.html, eb-event-bus-permissions.html
+    """
+    arn = target["Arn"]
+    region, account = arn.split(":")[3:5]
+    name = arn.partition(":event-bus/")[2]
+    own = (rule.account_id, rule.region_name)
+    if (event["account"], event["region"]) != own:
+        log.info("event %s has come from another bus, and goes no further", event["id"])
+        return
+    bus = events_backends[account][region].event_buses.get(name)
+    if bus is None:
+        raise NotDelivered("RESOURCE_NOT_FOUND", f"Event bus {arn} does not exist")
+    if (account, region) != own and machine.enforces_iam:
+        role = _assumed(machine, rule, target)
+        context: dict[str, Any] = {
+            "events:source": [event["source"]], "events:detail-type": [event["detail-type"]],
+            "events:eventBusInvocation": "true",
+        }  # fmt: skip
+        if said := refusal(machine, role.role_arn, role.session_name, "events:PutEvents", arn, context):
+            raise NotDelivered("NO_PERMISSIONS", said)
+    for other in list(bus.rules.values()):
+        other.send_to_targets(copy.deepcopy(event))
+
+
 def _credentials(machine: Machine, rule: Any, target: dict[str, Any]) -> dict[str, Any]:
     """Return credentials of the role that a target names, without which EventBridge may not start an execution."""
     if not machine.enforces_iam:
         return {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    try:
-        role = assume_as_service(
-            machine, target.get("RoleArn") or "", "events.amazonaws.com", rule.arn, "EventBridge", 900
-        )
-    except CannotAssume as error:
-        raise NotDelivered("NO_PERMISSIONS", str(error)) from error
+    role = _assumed(machine, rule, target)
     return {
         "aws_access_key_id": role.access_key_id, "aws_secret_access_key": role.secret_access_key,
         "aws_session_token": role.session_token,
     }  # fmt: skip
+
+
+def _assumed(machine: Machine, rule: Any, target: dict[str, Any]) -> Any:
+    """Return a session of the role that a target names. Raises NotDelivered."""
+    try:
+        return assume_as_service(
+            machine, target.get("RoleArn") or "", "events.amazonaws.com", rule.arn, "EventBridge", 900
+        )
+    except CannotAssume as error:
+        raise NotDelivered("NO_PERMISSIONS", str(error)) from error
 
 
 def _must_allow(action: str, arn: str, rule: Any) -> None:

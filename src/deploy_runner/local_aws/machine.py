@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deploy_runner.local_aws.engine import Engine
 
 ACCOUNT_ID = "123456789012"
+MEMBER_ACCOUNT_ID = "210987654321"  # of the same organization, for what lies in another account
 REGION = "us-east-1"
 _IP_FREEBIND = 15  # linux/in.h; Python's socket module has no name for it
 
@@ -30,6 +31,7 @@ class Machine:
         None  # a registry's storage with what public.ecr.aws has for us; None: the real one is used
     )
     account_id: str = ACCOUNT_ID
+    members: tuple[str, ...] = (MEMBER_ACCOUNT_ID,)  # the organization's other accounts
     region: str = REGION
     service_urls: dict[tuple[str, str], str] = field(default_factory=dict)  # (cluster, service) -> loopback URL
     registry_backend_port: int = 0  # of the registry behind ECR's front
@@ -67,6 +69,10 @@ class Machine:
     def registry(self) -> str:
         """Host and port of the image registry that ECR hands out."""
         return f"127.0.0.1:{self.registry_port}"
+
+    def in_account(self, account_id: str) -> "Machine":
+        """Return the same machine, all of whose parts are this one's, as another account has it."""
+        return replace(self, account_id=account_id)
 
     def gated(self, aws: Any) -> Any:
         """Return AWS's WSGI application behind every gate."""

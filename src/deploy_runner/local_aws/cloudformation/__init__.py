@@ -1,5 +1,8 @@
 """CloudFormation: SAM's transform, change sets, nested stacks, rollback, and the resource types that moto lacks."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from deploy_runner.local_aws.cloudformation import api, load_balancers, network, resources, schedules
 from deploy_runner.local_aws.cloudformation.kinds import kind_of
 from deploy_runner.local_aws.cloudformation.stacks import Engine
@@ -12,11 +15,19 @@ def install(machine: Machine) -> None:
     assert network
     assert resources
     assert schedules
-    engine = Engine(machine, kind_of)
-    api.install(engine)
-    machine.stack_resources = engine.live_resources
+    engines = {
+        account: Engine(machine.in_account(account), kind_of) for account in (machine.account_id, *machine.members)
+    }
+    api.install(engines)
+
+    def live_resources() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+        for engine in engines.values():
+            yield from engine.live_resources()
+
+    machine.stack_resources = live_resources
 
     def stop() -> None:
-        engine.stopping = True
+        for engine in engines.values():
+            engine.stopping = True
 
     machine.on_stop("CloudFormation", stop)

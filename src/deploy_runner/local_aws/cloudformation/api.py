@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moto.cloudformation.exceptions import AlreadyExistsException, ValidationError
@@ -414,13 +414,16 @@ class Api:
 OPERATIONS = [name for name in vars(Api) if not name.startswith("_")]
 
 
-def install(engine: Engine) -> None:
-    """Put our handlers in the place of moto's."""
-    api = Api(engine)
+def install(engines: Mapping[str, Engine]) -> None:
+    """Put our handlers in the place of moto's; each account has its own stacks."""
+    apis = {account: Api(engine) for account, engine in engines.items()}
 
     def handler(name: str) -> Callable[[Any], ActionResult]:
-        operation: Callable[[Any], ActionResult] = getattr(api, name)
-        return lambda request: operation(request)
+        def answer(request: Any) -> ActionResult:
+            operation: Callable[[Any], ActionResult] = getattr(apis[request.current_account], name)
+            return operation(request)
+
+        return answer
 
     for name in OPERATIONS:
         setattr(CloudFormationResponse, name, handler(name))

@@ -28,6 +28,7 @@ from werkzeug.exceptions import HTTPException
 
 from deploy_runner.local_aws.cloudformation import template as templates
 from deploy_runner.local_aws.cloudformation.template import Values, invalid
+from deploy_runner.local_aws.iam.accounts import administrator_of
 from deploy_runner.local_aws.machine import Machine
 
 STACK_TYPE = "AWS::CloudFormation::Stack"
@@ -566,7 +567,8 @@ class Engine:
         with self.lock:
             if service not in self._clients:
                 if self._session is None:
-                    self._session = boto3.Session("local", "local", region_name=self.machine.region)
+                    keys = administrator_of(self.machine)
+                    self._session = boto3.Session(*keys, region_name=self.machine.region)
                 config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=120)
                 endpoint = self.machine.endpoint
                 self._clients[service] = self._session.client(service, endpoint_url=endpoint, config=config)

@@ -41,7 +41,8 @@ def gate(machine: Machine) -> Callable[[Any], Any]:
 
 
 def _page(machine: Machine, task_id: str, index: int, *, whole_task: bool) -> dict[str, Any] | None:
-    clusters = list(ecs_backends[machine.account_id][machine.region].tasks.values())
+    accounts = (machine.account_id, *machine.members)
+    clusters = [known for account in accounts for known in list(ecs_backends[account][machine.region].tasks.values())]
     tasks = [task for known in clusters for task in list(known.values())]  # copies: tasks come and go meanwhile
     task = next((task.describe() for task in tasks if task.id == task_id), None)
     if task is None or index >= len(task["containers"]):

@@ -417,7 +417,8 @@ class Task:
                 "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval "
                 "failed: unable to retrieve ecr registry auth: service call has been retried 1 time(s): " + said
             )
-        arn = f"arn:aws:ecr:{self._backend.region_name}:{self._backend.account_id}:repository/{name}"
+        # The registry has one account's images, also for tasks of another.
+        arn = f"arn:aws:ecr:{self._machine.region}:{self._machine.account_id}:repository/{name}"
         if any(self._may(role, f"ecr:{action}", arn) for action in ("BatchGetImage", "GetDownloadUrlForLayer")):
             raise CannotPull(
                 f"CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref "

@@ -2,6 +2,7 @@
 
 from moto.core.config import default_user_config
 
+from deploy_runner.local_aws.iam.accounts import add_member
 from deploy_runner.local_aws.iam.enforce import Gate
 from deploy_runner.local_aws.iam.record import RECORD
 from deploy_runner.local_aws.iam.report import report
@@ -15,6 +16,8 @@ def install(machine: Machine) -> None:
     """
     default_user_config["iam"] = {"load_aws_managed_policies": True}
     RECORD.clear()
+    for account in machine.members:
+        add_member(account)
     machine.enforces_iam = True
     machine.gates.append(lambda aws: Gate(aws, machine))
     machine.pages["iam"] = lambda: report(machine)

@@ -130,7 +130,8 @@ def _why_not(session: Session, role: Any, asked: Asked, used: list[Used]) -> str
     """Return why a session may not do something, nothing where it may; then `used` has what allowed it.
 
     In one account a resource's policy that names the role itself is enough, but for a boundary or a session policy that
-    does not allow it: IAM User Guide, "Policy evaluation for requests within a single account".
+    does not allow it: IAM User Guide, "Policy evaluation for requests within a single account". A resource in another
+    account has to let the role in as well: "Cross-account policy evaluation logic".
     """
     if role is None:
         return f"because the role {session.role_arn} does not exist"
@@ -149,11 +150,19 @@ def _why_not(session: Session, role: Any, asked: Asked, used: list[Used]) -> str
     for kind, decision in {**said, "resource-based policy": by_resource}.items():
         if decision is Decision.DENY:
             return f"with an explicit deny in {'an' if kind[0] == 'i' else 'a'} {kind}"
-    if by_resource is Decision.ALLOW and itself:
+    if _is_elsewhere(session, asked):
+        said["resource-based policy"] = by_resource
+    elif by_resource is Decision.ALLOW and itself:
         del said["identity-based policy"]
     missing = [kind for kind, decision in said.items() if decision is Decision.NOTHING]
     used += [used_grant for name, match in found for used_grant in _used(session, name, match)]
     return f"because no {missing[0]}" if missing else ""
+
+
+def _is_elsewhere(session: Session, asked: Asked) -> bool:
+    """Whether the resource is another account's. Of roles to assume, `check_assume` looks at the trust policy."""
+    account = [*asked.resource.split(":", 5), "", "", "", "", ""][4]
+    return account.isdigit() and account != session.account and not asked.action.startswith("sts:AssumeRole")
 
 
 def _used(session: Session, policy: str, match: Match) -> Iterator[Used]:

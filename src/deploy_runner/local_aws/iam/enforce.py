@@ -22,6 +22,7 @@ from moto.core.routing import get_service_router
 from moto.core.utils import get_service_model
 from werkzeug.wrappers import Response
 
+from deploy_runner.local_aws.iam.accounts import access_role
 from deploy_runner.local_aws.iam.authority import (
     AccessDenied,
     InvalidIdentityToken,
@@ -61,7 +62,7 @@ class Gate:
     """A WSGI application before AWS's."""
 
     def __init__(self, aws: Wsgi, machine: Machine) -> None:
-        self._aws, self._machine, self._account = aws, machine, machine.account_id
+        self._aws, self._machine = aws, machine
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -75,15 +76,20 @@ class Gate:
                     refused = error_answer(whole_request(environ), "sts", message)
             elif (session := session_of(access_key, token)) is None and self._machine.from_container(environ):
                 raise TokenInvalid(expired=False)  # in a container nobody is a person: it has its role, or nothing
+            elif session and session.role_arn == access_role(session.account):
+                refused = self._refused(environ, None, session.account, service, region)
             elif session or service == "sts":
-                refused = self._refused(environ, session, service, region)
+                account = session.account if session else self._machine.account_id
+                refused = self._refused(environ, session, account, service, region)
             else:
                 refused = None
         except TokenInvalid as error:
             refused = _token_refused(environ, service, error)
         return self._aws(environ, start_response) if refused is None else refused(environ, start_response)
 
-    def _refused(self, environ: dict[str, Any], session: Session | None, service: str, region: str) -> Response | None:
+    def _refused(
+        self, environ: dict[str, Any], session: Session | None, account: str, service: str, region: str
+    ) -> Response | None:
         """Return why a session may not do what it asks for. A person may do all but become a role that bars them.
 
         Nobody's rights reach past a role's trust policy: "How to use trust policies with IAM roles".
@@ -91,13 +97,13 @@ class Gate:
         request = whole_request(environ)
         operation = operation_name(request)
         try:
-            call = call_of(request, service, session.account if session else self._account, region)
+            call = call_of(request, service, account, region)
             operation = call.operation
             self._check_plain(request, service)
             wanted = needs(call)
             if session is None:
                 for asked in wanted or [] if call.operation == "AssumeRole" else []:
-                    check_assume_as_person(self._account, asked)
+                    check_assume_as_person(account, asked)
                 return None
             context = {
                 "aws:SourceIp": environ.get("REMOTE_ADDR"), "aws:UserAgent": environ.get("HTTP_USER_AGENT"),

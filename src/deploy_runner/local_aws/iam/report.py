@@ -10,6 +10,7 @@ from typing import Any
 
 from moto.iam.models import iam_backends
 
+from deploy_runner.local_aws.iam.accounts import ACCESS_ROLE
 from deploy_runner.local_aws.iam.authority import identity_policies
 from deploy_runner.local_aws.iam.evaluate import glob, listed, named_statements, parsed
 from deploy_runner.local_aws.iam.record import RECORD, Record, Used
@@ -20,7 +21,9 @@ REASONS = "Reasons"  # the key in Metadata
 
 def report(machine: Machine) -> list[dict[str, Any]]:
     """Return every role with its grants, who became it, and what it was refused."""
-    roles = iam_backends[machine.account_id]["aws"].roles.values()
+    accounts = (machine.account_id, *machine.members)
+    there = [role for account in accounts for role in list(iam_backends[account]["aws"].roles.values())]
+    roles = [role for role in there if role.name != ACCESS_ROLE]
     reasons, record = dict(_reasons(machine)), RECORD.snapshot()
     in_order = sorted(roles, key=lambda role: str(role.name))
     found = [_role(role, reasons.get(role.name, {}), record) for role in in_order]

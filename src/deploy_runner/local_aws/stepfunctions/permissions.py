@@ -88,7 +88,9 @@ def install() -> None:
         if not tasks._Task.clients.machine.enforces_iam or credentials.role_arn == own:
             return credentials
         try:
-            context = {"sts:ExternalId": None, "sts:RoleSessionName": "StepFunctions"}
+            # Developer Guide, "Accessing resources in other AWS accounts in Step Functions": the external id
+            machine_arn = env.states.context_object.context_object_data["StateMachine"]["Id"]
+            context = {"sts:ExternalId": machine_arn, "sts:RoleSessionName": "StepFunctions"}
             check_assume(Session(own.split(":")[4], own, "StepFunctions"), credentials.role_arn, context)
         except AccessDenied as error:
             cause = f"The role {own} is not authorized to assume the task state's role, {credentials.role_arn}: {error}"

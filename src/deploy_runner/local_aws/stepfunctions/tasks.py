@@ -520,9 +520,7 @@ class EcsRunTask(_Optimised, StateTaskServiceEcs):
                 seen = time.monotonic()
                 if task["LastStatus"] != "STOPPED":
                     continue
-                essential = essential_containers(
-                    resource_runtime_part.account, resource_runtime_part.region, task["TaskDefinitionArn"]
-                )
+                essential = essential_containers(task["TaskDefinitionArn"])
                 if not succeeded(task, essential):
                     raise _TaskFailed(compact_json(task))
                 return task
@@ -566,8 +564,9 @@ def succeeded(task: dict[str, Any], essential: set[str]) -> bool:
     return by_itself and bool(codes) and all(codes.get(name) == 0 for name in essential or codes)
 
 
-def essential_containers(account: str, region: str, task_definition: str) -> set[str]:
-    """Return the names of a task definition's essential containers; of one that is unknown, none."""
+def essential_containers(task_definition: str) -> set[str]:
+    """Return the names of the essential containers of a task definition's ARN; of one that is unknown, none."""
+    region, account = task_definition.split(":")[3:5]
     try:
         definition = ecs_backends[account][region].describe_task_definition(task_definition)
     except ServiceException:
