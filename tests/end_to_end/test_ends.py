@@ -116,3 +116,27 @@ def test_what_was_good_comes_back_and_goes_on_to_another_environment(walk: Walkt
     released = [phase["name"] for phase in json.loads(record(walk, good.arn)["phases"][0]["S"])]
     assert ("RunRelease" in released, "RunRelease" in names) == (True, False)  # an older version runs none
     assert float(kept["cost"]) < 0.01
+
+
+def test_an_image_that_is_gone_stops_the_rollout_at_once_and_what_served_serves(walk: Walkthrough, clone: Path) -> None:
+    # GIVEN two good versions, the first of whose image somebody has deleted since
+    commit(walk, clone, "gone")
+    gone = walk.deploy(request(ref="main"))
+    commit(walk, clone, "kept")
+    assert walk.deploy(request(ref="main")).verdict == "SUCCEEDED"
+    digest = record(walk, gone.arn)["digest"]
+    breaker = {"deploymentCircuitBreaker": {"enable": False, "rollback": False}}  # or ECS's might come first
+    walk.client("ecs").update_service(cluster="dev", service=APP, deploymentConfiguration=breaker)
+    walk.client("ecr").batch_delete_image(repositoryName=APP, imageIds=[{"imageDigest": digest}])
+
+    # WHEN someone goes back to it
+    back = walk.deploy(request(action="rollback", deployment=gone.arn.rpartition(":")[2]))
+
+    # THEN nothing waits for what cannot come: it is stopped with its reason, and what served serves
+    assert back.verdict == "RolloutFailed", back.cause
+    assert "CannotPullContainerError" in back.cause
+    assert "still serves" in back.cause or "serves again" in back.cause
+    assert "version kept" in page(walk)
+    kept = record(walk, back.arn)
+    assert kept["verdict"] == "ROLLED_BACK"
+    assert "CannotPullContainerError" in kept["report"]

@@ -16,7 +16,7 @@ import pytest
 from deploy_runner.cli.walkthrough import Walkthrough
 from deploy_runner.local_aws.iam.evaluate import glob
 from tests.templates.grants import RoleGrant, granted
-from tests.templates.stacks import REQUIRED, Stack, packaged, reasons
+from tests.templates.stacks import REQUIRED, Stack, packaged, reasons, target_elsewhere
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("end_to_end")]
 
@@ -90,7 +90,7 @@ def test_nothing_that_was_needed_was_refused(walk: Walkthrough) -> None:
 def test_each_grant_was_used_or_has_its_reason(walk: Walkthrough, everything_ran: bool) -> None:
     if not everything_ran:
         pytest.skip("only with all tests of this folder is it known what they use")
-    stack = Stack(packaged(), REQUIRED | OPTIONAL)
+    stacks = [Stack(packaged(), REQUIRED | OPTIONAL), target_elsewhere()]
     used = {
         RoleGrant(role["role"], grant["statement"], grant["action"], grant["resource"]).as_written
         for role in report(walk)
@@ -98,9 +98,10 @@ def test_each_grant_was_used_or_has_its_reason(walk: Walkthrough, everything_ran
         if grant["used"]
     }
     assert len(used) > 50
-    unused = {grant for grant, _ in granted(stack) if grant.as_written not in used}
+    unused = {grant for stack in stacks for grant, _ in granted(stack) if grant.as_written not in used}
     why = {
         (role, sid, pattern)
+        for stack in stacks
         for role, each in reasons(stack).items()
         for sid, reason in each.items()
         for pattern in reason.get("unused", {})

@@ -20,6 +20,17 @@ def events_forwarded(walk: Walkthrough) -> int:
     return sum(grant["used"] for grant in roles["deploy-target-sandbox-events"]["grants"])
 
 
+def scheduled(there: Walkthrough) -> str:
+    """The revision that the schedule runs."""
+    found = there.client("scheduler").get_schedule(GroupName=APP, Name="nightly")
+    return str(found["Target"]["EcsParameters"]["TaskDefinitionArn"])
+
+
+def image_of(there: Walkthrough, task_definition: str) -> str:
+    described = there.client("ecs").describe_task_definition(taskDefinition=task_definition)["taskDefinition"]
+    return str(described["containerDefinitions"][0]["image"])
+
+
 def test_a_service_in_another_account_is_deployed_and_its_events_are_forwarded(
     walk: Walkthrough, createos: Path
 ) -> None:
@@ -27,6 +38,7 @@ def test_a_service_in_another_account_is_deployed_and_its_events_are_forwarded(
     there = walk.in_account(ACCOUNT)
     there.create_target("sandbox", "123456789012")
     there.create_service(APP, "sandbox", images_account="123456789012")
+    there.create_scheduled_task(APP, "sandbox", "rate(1 day)")
     walk.write_sample_app(createos, "in another account")
     sha = walk.push(createos, "For another account")
     walk.report_check(REPOSITORY, sha, "tests", "success")
@@ -41,6 +53,9 @@ def test_a_service_in_another_account_is_deployed_and_its_events_are_forwarded(
     service = there.client("ecs").describe_services(cluster="sandbox", services=[APP])["services"][0]
     assert service["taskDefinition"].split(":")[4] == ACCOUNT
     assert walk.client("ecs").describe_clusters(clusters=["sandbox"])["clusters"] == []
+    # AND what is run at times there has the same image
+    assert "@sha256:" in image_of(there, service["taskDefinition"])
+    assert image_of(there, scheduled(there)) == image_of(there, service["taskDefinition"])
     # AND its events came to the bus here
     assert events_forwarded(walk) > 0
 
@@ -49,9 +64,11 @@ def test_what_crashes_in_another_account_is_rolled_back_with_its_reason(walk: Wa
     walk.write_sample_app(createos, "that crashes", crash=True)
     sha = walk.push(createos, "A crash in another account")
     walk.report_check(REPOSITORY, sha, "tests", "success")
+    before = scheduled(walk.in_account(ACCOUNT))
 
     ended = walk.deploy({"app": APP, "environment": "sandbox", "ref": sha})
 
     assert ended.verdict in ("RolloutRolledBack", "RolloutFailed"), ended.cause
     assert "exit 1" in ended.cause
     assert "version in another account" in walk.page(walk.service_url("sandbox", APP))
+    assert scheduled(walk.in_account(ACCOUNT)) == before

@@ -5,12 +5,19 @@ import json
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from moto.moto_api._internal import moto_api_backend
 
+from deploy_runner.aws.clients import TargetClients
+from deploy_runner.aws.ecs import observe, stopped_tasks, update_service
+from deploy_runner.aws.rollback import roll_back
+from deploy_runner.domain.errors import RolloutRolledBack
+from deploy_runner.domain.rollback import Over
+from deploy_runner.domain.rollout import Failed, Pending, Rollout, Succeeded, Verdict, hopeless, verdict
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.ecs.backend import Backend
 from deploy_runner.local_aws.ecs.strategies import shifts
@@ -201,6 +208,10 @@ def test_a_hook_that_refuses_gives_blue_its_traffic_back(
     assert (done["statusReason"], done["rollback"]["reason"]) == (reason, reason)
     primary = ecs.service(name)["deployments"][0]
     assert (primary["id"], primary["rolloutState"], primary["taskDefinition"]) == (before, "COMPLETED", one)
+    rolled_out = Rollout(name, ecs.service(name)["serviceArn"], "tests", two, one)
+    said = said_of(ecs, rolled_out)
+    assert isinstance(said, Failed)
+    assert said.error is RolloutRolledBack
     assert pages(ecs, name, 5) == {"one"}
     messages = [event["message"] for event in ecs.service(name)["events"]]
     assert any(f"deployment failed: {reason}" in message for message in messages)
@@ -357,3 +368,83 @@ def test_a_first_green_that_crashes_has_no_blue_to_go_back_to(ecs: Ecs) -> None:
 
     assert ecs.rolled_out("alone")["status"] == "ROLLBACK_FAILED"
     assert rollout(ecs, "alone")["statusReason"] == "No rollback candidate was found to run the rollback."
+
+
+# --- what the deploy runner makes of it -------------------------------------------------------------------------------
+
+STRATEGIES = {
+    "BLUE_GREEN": {},
+    "LINEAR": {"linearConfiguration": {"stepPercent": 50.0, "stepBakeTimeInMinutes": 0}},
+    "CANARY": {"canaryConfiguration": {"canaryPercent": 50.0, "canaryBakeTimeInMinutes": 0}},
+}
+
+
+def ours(ecs: Ecs, name: str, *hooks: dict[str, Any], page: str = "two") -> Rollout:
+    """A service with a strategy that serves "one", and our rollout of another page, which has begun."""
+    strategy = name.partition(" ")[0].upper().replace("-", "_")
+    name = name.replace(" ", "-")
+    one, two = ecs.register(name, web("one")), ecs.register(name, web(page))
+    ecs.serve(name, one, deploymentConfiguration=shifting(strategy, **STRATEGIES[strategy]))
+    assert ecs.rolled_out(name)["status"] == "SUCCESSFUL"
+    if hooks:
+        configuration = shifting(strategy, *hooks, **STRATEGIES[strategy])
+        ecs.api.update_service(cluster="tests", service=name, deploymentConfiguration=configuration)
+    rollout = Rollout(name, ecs.service(name)["serviceArn"], "tests", two, one)
+    update_service(ecs.api, rollout)
+    return rollout
+
+
+def said_of(ecs: Ecs, rollout: Rollout) -> Verdict:
+    return until(lambda: verdict(rollout, observe(ecs.api, rollout)), lambda said: not isinstance(said, Pending))
+
+
+def taken_back(ecs: Ecs, rollout: Rollout) -> Any:
+    clients = TargetClients(ecs.api, ecs.logs)
+    back = until(lambda: roll_back(clients, {}, [asdict(rollout)], lambda _: None), lambda way: way.is_over)
+    return back.end
+
+
+@pytest.mark.parametrize("strategy", ["blue-green", "linear", "canary"])
+def test_what_was_shifted_is_a_success_and_can_be_taken_back(ecs: Ecs, strategy: str) -> None:
+    rollout = ours(ecs, f"{strategy} good")
+
+    assert said_of(ecs, rollout) == Succeeded()
+    assert pages(ecs, rollout.service, 5) == {"two"}
+
+    assert taken_back(ecs, rollout) == Over(True, "revision 1 serves again")
+    assert pages(ecs, rollout.service, 5) == {"one"}
+
+
+@pytest.mark.parametrize("strategy", ["blue-green", "linear", "canary"])
+def test_what_is_being_shifted_is_stopped_and_goes_back(ecs: Ecs, strategy: str) -> None:
+    # GIVEN a rollout that waits for a person before it shifts anything, or the first part
+    rollout = ours(
+        ecs, f"{strategy} paused", {"targetType": "PAUSE", "lifecycleStages": ["PRE_PRODUCTION_TRAFFIC_SHIFT"]}
+    )
+    paused(ecs, rollout.service)
+    assert isinstance(verdict(rollout, observe(ecs.api, rollout)), Pending)
+
+    # WHEN its deployment is stopped
+    end = taken_back(ecs, rollout)
+
+    # THEN what served serves
+    assert end == Over(True, "revision 1 serves again")
+    assert pages(ecs, rollout.service, 5) == {"one"}
+    said = said_of(ecs, rollout)
+    assert isinstance(said, Failed)
+    assert said.error is RolloutRolledBack
+
+
+@pytest.mark.parametrize("strategy", ["blue-green", "linear", "canary"])
+def test_what_does_not_come_up_is_given_up_and_goes_back(ecs: Ecs, strategy: str) -> None:
+    rollout = ours(ecs, f"{strategy} bad", page="three; exit 1")
+
+    def hopeless_now() -> bool:
+        seen = observe(ecs.api, rollout)
+        return bool(hopeless(rollout, seen, stopped_tasks(ecs.api, rollout))) or not isinstance(
+            verdict(rollout, seen), Pending
+        )
+
+    until(hopeless_now, bool)
+    assert taken_back(ecs, rollout) == Over(True, "revision 1 serves again")
+    assert pages(ecs, rollout.service, 5) == {"one"}

@@ -130,9 +130,12 @@ class FakeAws:
             return ended
         cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT_ID}:cluster/{request['cluster']}"
         arn = f"{cluster.replace(':cluster/', ':task/')}/{len(self.tasks):032x}"
+        definition = request["taskDefinition"]
+        if not definition.startswith("arn:"):
+            definition = f"arn:aws:ecs:{REGION}:{ACCOUNT_ID}:task-definition/{definition}:1"
         task = {
             "taskArn": arn, "clusterArn": cluster, "lastStatus": "PROVISIONING", "group": request.get("group"),
-            "taskDefinitionArn": request["taskDefinition"], "createdAt": 1767225600.25, "containers": [],
+            "taskDefinitionArn": definition, "createdAt": 1767225600.25, "containers": [],
         }  # fmt: skip
         self.tasks[arn] = task | {"lastStatus": "STOPPED", "stopCode": "EssentialContainerExited"} | ended
         return {"tasks": [task], "failures": []}

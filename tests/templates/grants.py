@@ -1,4 +1,4 @@
-"""The grants of the templates as somebody wrote them: what differs by app, environment or runner task alone is one."""
+"""The grants of the templates as somebody wrote them: what differs by app, place, account or runner task is one."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class RoleGrant:
 
     @property
     def as_written(self) -> "RoleGrant":
-        """The same for every app, environment and kind of runner task."""
+        """The same for every app, environment, account and kind of runner task."""
         return replace(self, role=_role(self.role), resource=_resource(self.role, self.resource))
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ def granted(stack: Stack) -> Iterator[tuple[RoleGrant, str]]:
 _ALLOWLIST = read_config().allowlist
 _APPS = "|".join(map(re.escape, _ALLOWLIST.apps))
 _IMAGES = "|".join(re.escape(app.image_repository) for app in _ALLOWLIST.apps.values())
-_PLACES = "|".join(ENVIRONMENTS)
+_PLACES = "|".join(map(re.escape, {*ENVIRONMENTS, *_ALLOWLIST.targets}))
 _RUNNER_TASKS = "docker-builder|terraform-runner|app-deployer"
 
 
@@ -57,6 +57,7 @@ def _role(name: str) -> str:
 
 
 def _resource(role: str, arn: str) -> str:
+    arn = re.sub(r":[0-9]{12}:", ":ACCOUNT:", arn)
     arn = re.sub(rf":repository/({_IMAGES})(?=/cache$|$)", ":repository/APP", arn)
     arn = re.sub(rf"/deploy-target-({_PLACES})$", "/deploy-target-ENVIRONMENT", arn)
     if role.startswith("deployer-"):

@@ -154,6 +154,12 @@ def documents(stack: Stack) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def target_elsewhere() -> Stack:
+    """The target of the environment that apps.yaml has in another account."""
+    template = read((ROOT / "templates" / "rendered" / "deploy_target.yaml").read_text())
+    return Stack(template, {"Environment": "sandbox", "DeployRunnerAccount": ACCOUNT}, "210987654321")
+
+
 def reasons(stack: Stack) -> dict[str, dict[str, dict[str, Any]]]:
     """What is written beside the statements of every role: by the role's name, and there by the statement's Sid."""
     found: dict[str, dict[str, dict[str, Any]]] = {}

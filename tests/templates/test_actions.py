@@ -50,6 +50,8 @@ def resource_keys(action: str, kind: str) -> list[str]:
 def fits(resource: str, format_: str) -> bool:
     """Whether a policy's resource can name resources of this form: whether some ARN matches both."""
     own = {"Partition": "aws", "Region": REGION, "Account": ACCOUNT}
+    if "role/deploy-runner/deploy-target-" in resource:  # which may be in another
+        own["Account"] = resource.split(":")[4]
     return overlap(resource, re.sub(r"\$\{(\w+)\}", lambda found: own.get(found[1], "*"), format_))
 
 

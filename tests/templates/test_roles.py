@@ -21,7 +21,10 @@ PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownload
 PUSH = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
 TARGETS = (
     ["sts:AssumeRole"],
-    [arn("iam", f"role/deploy-runner/deploy-target-{name}", "") for name in ("dev", "staging", "prod")],
+    [
+        *(arn("iam", f"role/deploy-runner/deploy-target-{name}", "") for name in ("dev", "staging", "prod")),
+        "arn:aws:iam::210987654321:role/deploy-runner/deploy-target-sandbox",
+    ],
     None,
 )
 TABLE = arn("dynamodb", "table/deploy-runner-deployments")

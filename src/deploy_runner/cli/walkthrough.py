@@ -284,6 +284,13 @@ class Walkthrough:
         }
         self._create_stack(f"{app}-{environment}", "examples/app-service.yaml", parameters)
 
+    def create_scheduled_task(self, app: str, environment: str, when: str) -> None:
+        """`aws cloudformation create-stack` of a task that is run at times, beside the app's service."""
+        subnets = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")["Subnets"]
+        ids = ",".join(subnet["SubnetId"] for subnet in subnets)
+        parameters = {"App": app, "Environment": environment, "SubnetIds": ids, "When": when}
+        self._create_stack(f"{app}-{environment}-nightly", "examples/scheduled-task.yaml", parameters)
+
     def create_target(self, environment: str, deploy_runner_account: str) -> None:
         """`aws cloudformation create-stack` of an environment that has an account of its own, which is this one."""
         parameters = {"Environment": environment, "DeployRunnerAccount": deploy_runner_account}

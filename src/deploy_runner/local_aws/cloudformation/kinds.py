@@ -154,7 +154,7 @@ def tag_map(properties: dict[str, Any]) -> dict[str, str]:
 
 
 def _typed(client: Any, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """`arguments` as the API's types: CloudFormation takes "5" for a number, and 5 for a text."""
+    """`arguments` as the API's types and names: CloudFormation takes "5" for a number, and all names in capitals."""
     method = client.meta.method_to_api_mapping[operation]
     shape = client.meta.service_model.operation_model(method).input_shape
     return cast("dict[str, Any]", _shaped(shape, arguments))
@@ -162,7 +162,9 @@ def _typed(client: Any, operation: str, arguments: dict[str, Any]) -> dict[str, 
 
 def _shaped(shape: Any, value: Any) -> Any:
     if shape.type_name == "structure" and isinstance(value, dict):
-        return {k: _shaped(shape.members[k], v) if k in shape.members else v for k, v in value.items()}
+        names = {member.lower(): member for member in shape.members}
+        known = {names.get(key.lower(), key): each for key, each in value.items()}
+        return {k: _shaped(shape.members[k], v) if k in shape.members else v for k, v in known.items()}
     if shape.type_name == "list" and isinstance(value, list):
         return [_shaped(shape.member, item) for item in value]
     if shape.type_name == "map" and isinstance(value, dict):
