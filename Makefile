@@ -8,8 +8,8 @@ GO_TOOLS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/deploy-runner/go-tools
 demo: setup  ## Bring AWS up on this machine, deploy the stack to it, and deploy apps with it
 	@deploy-runner local demo
 
-test: setup-test  ## Run the tests, in two processes: tests/conftest.py says what stays together
-	@pytest -n 2
+test: setup-test  ## Run the tests, in three processes, since they wait a lot: tests/conftest.py says what stays together
+	@pytest -n 3
 
 test-tools: setup-test  ## Run the tests with the programs of tools/go.mod, compiled first (a minute or two, once)
 	@command -v go >/dev/null || { echo "test-tools: needs Go 1.26 or newer: go.dev/doc/install" >&2; exit 3; }

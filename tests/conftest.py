@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -74,13 +75,24 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"FAILED: local AWS implements {operation}, and no test calls it", red=True)
 
 
-# --- side by side: pytest -n 2 ----------------------------------------------------------------------------------------
+# --- side by side: pytest -n 3 ----------------------------------------------------------------------------------------
+
+
+_MATRIX = "tests/statemachine/test_fault_matrix.py"
+
+
+def _scope(nodeid: str) -> str:
+    """Return what a test shares a process with: mostly its file's; the matrix is for two processors."""
+    file = nodeid.partition("::")[0]
+    return f"{file} {crc32(nodeid.encode()) % 2}" if file == _MATRIX else _together(file)
 
 
 @cache
 def _together(file: str) -> str:
-    """Return what a file's tests share a process with: what runs containers, in two parts, else its `xdist_group`."""
+    """Return what a file's tests share a process with: what runs containers, in three parts, else its `xdist_group`."""
     text = (Path(__file__).parents[1] / file).read_text()
+    if file in _LONGEST:
+        return file
     if "pytest.mark.engine" in text:
         return "programs" if file.startswith(("tests/end_to_end/", "tests/other_tools/")) else "engine"
     found = re.search(r'xdist_group\("(\w+)"\)', text)
@@ -88,8 +100,8 @@ def _together(file: str) -> str:
 
 
 _LONGEST = (
-    "programs", "engine", "tests/statemachine/test_fault_matrix.py", "tests/statemachine/test_crowd.py",
-    "tests/property/test_schedules.py",
+    "engine", "programs", f"{_MATRIX} 0", f"{_MATRIX} 1", "tests/local_aws/test_up_and_down.py",
+    "tests/statemachine/test_crowd.py", "tests/property/test_schedules.py",
 )  # fmt: skip
 
 
@@ -97,7 +109,7 @@ _LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that the small ones fill the gaps at the end."""
     ranks = {name: rank for rank, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: ranks.get(_together(item.nodeid.partition("::")[0]), len(ranks)))
+    items.sort(key=lambda item: ranks.get(_scope(item.nodeid), len(ranks)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -110,7 +122,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return _together(nodeid.partition("::")[0])
+            return _scope(nodeid)
 
     config.option.loadscopereorder = False  # by the number of tests: but the slowest groups are those with few
     return ByGroup(config, log)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deploy_runner.aws import ecs
-from deploy_runner.domain.errors import AwsUnavailable, NothingDeployed, TargetMisconfigured
+from deploy_runner.domain.errors import AwsUnavailable, NothingDeployed, RolloutReplaced, TargetMisconfigured
 from deploy_runner.domain.rollout import Rollout, StoppedTask
 from tests.unit.fake_ecs import CLUSTER, FakeEcs, client_error, service_arn
 
@@ -260,3 +260,50 @@ def test_only_stopped_tasks_of_our_revision_count(fake: FakeEcs) -> None:
         containers = [{"name": "app", "exitCode": 1}]
         fake.tasks.append({"taskArn": f"task/{name}", "taskDefinitionArn": definition, "containers": containers})
     assert [task.task_id for task in ecs.stopped_tasks(fake, rollout)] == ["t1"]
+
+
+def test_exactly_what_ran_is_rolled_out_again_only_while_it_is_there(fake: FakeEcs) -> None:
+    old = next(iter(fake.definitions))
+    asked = deployment() | {
+        "exact": {"cineos": old}, "origin": {"deployment": "d-0"}, "started_at": "2026-01-02T00:00:00Z",
+    }  # fmt: skip
+    current = register(fake)
+    ecs.update_service(fake, current)
+
+    rollout = ecs.register_revision(fake, asked, SERVICE, DIGEST)
+    assert (rollout.task_definition, rollout.previous_task_definition) == (old, current.task_definition)
+    assert rollout.since == 1767312000.0
+
+    fake.definitions[old][0]["status"] = "INACTIVE"
+    with pytest.raises(TargetMisconfigured, match="d-0 must have left an ACTIVE revision for cineos"):
+        ecs.register_revision(fake, asked, SERVICE, DIGEST)
+    with pytest.raises(TargetMisconfigured, match="Roll back without `exact`"):
+        ecs.register_revision(fake, asked | {"exact": {"other": old}}, SERVICE, DIGEST)
+
+
+def test_a_scheduled_task_gets_a_revision_of_its_own_once(fake: FakeEcs) -> None:
+    current = fake.add_definition("nightly", {"owner": "web"})
+    schedule = {"group": "default", "name": "nightly", "containers": ["app"]}
+
+    first = ecs.register_scheduled(fake, deployment(), schedule, current, DIGEST)
+
+    assert (first.schedule, first.service) == ("default/nightly", "")
+    assert (first.task_definition[-9:], first.previous_task_definition) == ("nightly:2", current)
+    [(_, given)] = fake.changes
+    assert given["containerDefinitions"][0]["image"] == f"registry/cineos@{DIGEST}"
+    assert ecs.register_scheduled(fake, deployment(), schedule, current, DIGEST) == first
+    # AND also once the schedule runs it
+    assert ecs.register_scheduled(fake, deployment(), schedule, first.task_definition, DIGEST) == first
+
+
+def test_an_update_that_ends_at_a_third_revision_was_replaced(fake: FakeEcs) -> None:
+    rollout, third = register(fake), fake.add_definition("cineos", {})
+
+    class Busy(FakeEcs):
+        def update_service(self, **given: Any) -> dict[str, Any]:
+            return {"service": {"deployments": [{"status": "PRIMARY", "taskDefinition": third}]}}
+
+    busy = Busy()
+    busy.__dict__ |= fake.__dict__
+    with pytest.raises(RolloutReplaced, match="must work towards our revision"):
+        ecs.update_service(busy, rollout)

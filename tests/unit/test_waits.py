@@ -195,3 +195,48 @@ def test_a_reason_that_cannot_be_read_does_not_hold_up_the_verdict(run: Run) -> 
     run.fake.add_rollout(run.wait.rollouts[0].task_definition, "STOPPED", "by a person")
     run.settle()
     assert run.states.answers[0][1]["error"] == "RolloutStopped"
+
+
+def test_a_longer_report_is_kept_with_the_history_of_every_service_that_failed(run: Run, fake: FakeEcs) -> None:
+    # GIVEN two services whose rollouts crash, and the deployment's record
+    from dataclasses import replace
+
+    record = {"app": "cineos", "environment": "dev", "started_at": "2026-01-01T00:00:00Z", "id": "d-1"}
+    key = {"pk": {"S": "APP#cineos#dev"}, "sk": {"S": "DEPLOYMENT#2026-01-01T00:00:00Z#d-1"}}
+    run.table.put_item(TableName=TABLE, Item=key)
+    first = run.wait.rollouts[0]
+    worker = replace(first, service="worker", service_arn=service_arn("worker"))
+    fake.add_service("worker", str(first.previous_task_definition))
+    fake.add_rollout(first.task_definition, "ROLLBACK_IN_PROGRESS", "deployment circuit breaker", created=1e9)
+    container = {"name": "app", "exitCode": 1, "lastStatus": "STOPPED"}
+    fake.tasks = [
+        {"taskArn": f"t/{n}", "taskDefinitionArn": first.task_definition, "containers": [container]} for n in range(3)
+    ]
+    run.wait = replace(run.wait, rollouts=(first, worker), record=record)
+
+    run.settle()
+
+    kept = run.table.get_item(TableName=TABLE, Key=key)["Item"]["report"]["S"]
+    assert "cineos: revision 2: ECS rolled back" in kept
+    assert "worker: revision 2: ECS rolled back" in kept
+    assert "  3 × app: exit 1\n" in kept
+    assert "  KeyError: 'DATABASE_URL'\n" in kept
+    assert "2001-09-09 01:46:40  revision 2  ROLLBACK_IN_PROGRESS  deployment circuit breaker" in kept
+
+
+def test_a_way_back_is_answered_once_what_ran_before_runs_again(run: Run, fake: FakeEcs) -> None:
+    from dataclasses import replace
+
+    run.wait = replace(run.wait, rollback=True)
+    rollout = run.wait.rollouts[0]
+    fake.update_service(service="cineos", taskDefinition=rollout.task_definition)
+    fake.service_deployments[-1]["status"] = "ROLLBACK_IN_PROGRESS"
+
+    run.settle()
+    assert run.states.answers == []
+    fake.gone_back("cineos", str(rollout.previous_task_definition))
+    run.settle()
+
+    [(kind, given)] = run.states.answers
+    assert kind == "success"
+    assert json.loads(given["output"]) == {"restored": True, "serves": "revision 1 serves again"}

@@ -215,11 +215,12 @@ def _stopped(clients: TargetClients, rollout: Rollout) -> list[StoppedTask]:
 def _why(
     clients: TargetClients, seen: Sequence[tuple[Rollout, Observed]], verdicts: Sequence[Verdict]
 ) -> tuple[str, str]:
-    """Return the line and the report on the first rollout that failed."""
+    """Return the line on the first rollout that failed, and the reports on all that did."""
+    first, reports = "", list[str]()
     for (rollout, observed), found in zip(seen, verdicts, strict=True):
         if isinstance(found, Failed):
             stopped = _stopped(clients, rollout)
             lines = last_words(clients.ecs, clients.logs, rollout, stopped)
-            line = reason(rollout, observed, found, stopped, lines[-1] if lines else "")
-            return line, failure_report(rollout, observed, found, stopped, lines)
-    return "", ""
+            first = first or reason(rollout, observed, found, stopped, lines[-1] if lines else "")
+            reports.append(failure_report(rollout, observed, found, stopped, lines))
+    return first, "\n".join(reports)
