@@ -21,6 +21,7 @@ from functions.table import deployments, send_answers, start
 
 WRITER = "clean_up"
 LOOKS_AGAIN_AFTER = 1.0  # seconds
+WAY_BACK_SECONDS = 900.0  # where the deployment names no limit
 NEEDS_MILLISECONDS = 20_000  # for one more look: an API call may take as long as its time-outs
 
 
@@ -66,7 +67,11 @@ def _end(table: Deployments, unfinished: Unfinished, ended: dict[str, Any]) -> U
     status, error, cause, output = (str(ended.get(key) or "") for key in ("status", "error", "cause", "output"))
     outcome = outcome_of_execution(status, error, cause, output, _last_state(unfinished.execution_arn))
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    facts = {"ended_at": now} | ({"revisions": unfinished.revisions} if unfinished.revisions else {})
+    facts: dict[str, Any] = {"ended_at": now}
+    if unfinished.revisions:
+        digests = [each.get("digest") for each in unfinished.revisions]
+        digest = unfinished.deployment.get("digest") or next(filter(None, digests), None)
+        facts |= {"revisions": unfinished.revisions} | ({"digest": digest} if digest else {})
     stands, ours, _ = table.end(unfinished, outcome, WRITER, facts, releases=False)
     logger.info("ended", extra=asdict(stands) | {"by_us": ours})
     if ours:
@@ -96,14 +101,24 @@ def _is_settled(unfinished: Unfinished) -> bool:
     deployment, outcome = unfinished.deployment, unfinished.outcome
     why = f"The deployment {unfinished.id} is over"
     target = deployment["target"]
-    clients = in_target(target, unfinished.id)
     if stop_tasks_of(client("ecs"), os.environ["RUNNER_CLUSTER"], unfinished.id, why):
-        return False
-    if deployment["release"] and stop_tasks_of(clients.ecs, target["cluster"], unfinished.id, why):
         return False
     if unfinished.changing_until > time.time():
         return False
+    begun = unfinished.revisions is not None or bool(deployment["app_deployer"])
+    if deployment["action"] == "build" or not begun:  # nothing was touched in the target, which need not be there
+        return True
+    clients = in_target(target, unfinished.id)
+    if deployment["release"] and stop_tasks_of(clients.ecs, target["cluster"], unfinished.id, why):
+        return False
     if outcome and outcome.verdict == SUCCEEDED:
         return True
-    begun = unfinished.revisions is not None or deployment["app_deployer"]
-    return not begun or roll_back(clients, deployment, unfinished.revisions).is_over
+    if roll_back(clients, deployment, unfinished.revisions).is_over:
+        return True
+    # What ran before may not come up again by itself either. Then only another deployment helps, which needs the lock.
+    limit = deployment["timeouts"].get("rollout", WAY_BACK_SECONDS)
+    given_up = bool(unfinished.ended_at) and time.time() > unfinished.ended_at + limit
+    if given_up:
+        count("WaysBackGivenUp")
+        logger.error("the way back has no end; the next deployment may go on")
+    return given_up

@@ -9,7 +9,7 @@ from deploy_runner.aws.clients import client, in_target
 from deploy_runner.aws.ecs import words_of
 from deploy_runner.aws.logs import last_line
 from deploy_runner.domain.errors import DeployRunnerError
-from deploy_runner.domain.outcome import FailedContainer, Outcome, failed_container, outcome_of
+from deploy_runner.domain.outcome import FailedContainer, Outcome, failed_container, may_still_run, outcome_of
 from deploy_runner.domain.phases import cost, phases, transitions
 from deploy_runner.domain.redact import redacted
 from functions.observability import count, follow, logger, metrics
@@ -39,8 +39,8 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     follow(execution["name"], app=unfinished.deployment["app"], environment=unfinished.deployment["environment"])
     facts = {"digest": event.get("digest"), "revisions": unfinished.revisions, **_facts(execution["arn"])}
     known = {key: value for key, value in facts.items() if value is not None}
-    # Where nobody knows whether the services are settled, the lock is the clean-up's to hand over: once they are.
-    settled = not (event.get("rollback") or {}).get("unsettled")
+    # Where nobody knows whether all is settled, the lock is the clean-up's to hand over: once it is.
+    settled = not (event.get("rollback") or {}).get("unsettled") and not may_still_run(event["failure"])
     stands, ours, answers = table.end(unfinished, outcome, WRITER, known, releases=settled)
     count(f"Deployments{stands.verdict.title().replace('_', '')}")
     logger.info("ended", extra=asdict(stands) | {"by_us": ours})

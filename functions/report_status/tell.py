@@ -81,7 +81,12 @@ def everyone(deployment: Deployment | None, outcome: Outcome, execution: Mapping
     # GitHub comes last: where it is so slow that the function is stopped, all others know already.
     channels["github deployment"] = lambda: _github_deployment(deployment, known.github_deployment_id, told, execution)
     channels["github check run"] = lambda: _check_run(deployment, told, arn)
-    failed = _try({name: tell for name, tell in channels.items() if name not in known.told})
+    todo = {name: tell for name, tell in channels.items() if name not in known.told}
+    at_once = {name: tell for name, tell in todo.items() if not name.startswith("github")}
+    failed = _try(at_once)
+    if at_once:  # kept before GitHub is asked, so that nobody is told twice if this function is stopped there
+        table.keep_told(deployment, [*known.told, *(name for name in at_once if name not in failed)])
+    failed |= _try({name: tell for name, tell in todo.items() if name not in at_once})
     if failed:
         table.keep_told(deployment, [name for name in channels if name not in failed])
     else:

@@ -37,13 +37,15 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     count("Requests")
     request = parse_request(event["request"])
     app, _ = allowed_place(allowlist(), request)  # before GitHub is asked at all
+    table = deployments()
+    if written := table.find(execution.name):  # by a first try: a branch may have moved since
+        return written.deployment
     from deploy_runner.github.facts import RepositoryFacts
     from functions.github_app import github
 
     here = Installation.from_environment(os.environ)
     running = EcsRunning(partial(_ecs, execution.name), here.registry)
     facts = RepositoryFacts(github(), app.repository.name)
-    table = deployments()
     accepted = decide(allowlist(), request, facts, table, running)
     deployment = build_deployment(request, accepted, execution, here)
     if request.action != "build":

@@ -22,7 +22,8 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
     hinted = hint(event)
     services = [hinted.service_arn] if hinted else event.get("services", [])
     errors = []
-    for wait in [wait for service in services for wait in waits.of_service(service)]:
+    waiting = {wait.task_token: wait for service in services for wait in waits.of_service(service)}
+    for wait in waiting.values():  # each once, however many of its services are named
         try:
             _settle(wait, waits, hinted.service_arn if hinted and hinted.ended else None)
         except Exception as error:  # one target that cannot be read does not hold up the others

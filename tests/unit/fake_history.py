@@ -24,6 +24,9 @@ class FakeHistory:
     def accept(self, deployment: Mapping[str, Any]) -> None:
         self.accepted.append(dict(deployment))
 
+    def find(self, deployment_id: str) -> None:
+        return None
+
     def last_good(self, app: str, environment: str) -> Good | None:
         return next((good for key, good in self.good.items() if key[:2] == (app, environment)), None)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy_runner.aws.deployments import Answer, Deployments, Unfinished
+from deploy_runner.aws.deployments import Answer, Deployments, Unfinished, _lock
 from deploy_runner.domain.errors import DeployRunnerError, LockLost
 from deploy_runner.domain.outcome import Outcome
 from tests.property.fake_dynamodb import FakeDynamoDb
@@ -203,6 +203,52 @@ def test_a_request_that_was_refused_is_kept_by_its_rule(table: Table) -> None:
     assert (item["verdict"]["S"], item["cause"]["S"]) == ("REJECTED", "no")
 
 
+def test_a_claim_that_was_made_long_before_is_made_anew_however_often_the_lock_came_and_went(aws: Any) -> None:
+    """The queue of an image is gone between two owners, and looks the same after that."""
+    fake = FakeDynamoDb()
+    table = Deployments(fake, TABLE, lambda _: None)  # type: ignore[arg-type]
+    made = {n: deployment(n, locks={"build": [], "deploy": ["image/a"]}) for n in ("d1", "d2", "d3")}
+    for each in made.values():
+        table.accept(each)
+    table.claim(made["d1"], "t1", ["image/a"])
+    plain, once = fake.transact_write_items, [True]
+
+    def meanwhile(TransactItems: list[Any]) -> None:  # noqa: N803
+        """Before the third's claim is written, the first ends and the second comes to own the lock."""
+        if once and "t3" in str(TransactItems):
+            once.clear()
+            first = table.find("d1")
+            assert first
+            table.end(first, Outcome("SUCCEEDED"), "finish", {})
+            table.claim(made["d2"], "t2", ["image/a"])
+        plain(TransactItems)
+
+    fake.transact_write_items = meanwhile  # type: ignore[method-assign]
+    assert table.claim(made["d3"], "t3", ["image/a"]) == []
+    lock = _lock("image/a", fake.items["LOCK#image/a", "LOCK"])
+    assert lock.owner
+    assert (lock.owner.deployment_id, [each.deployment_id for each in lock.waiting]) == ("d2", ["d3"])
+
+
+def test_the_locks_are_handed_over_by_whoever_wrote_the_verdict(aws: Any) -> None:
+    """A clean-up that holds them for the way back keeps them, also where Finish comes after it."""
+    table = Deployments(FakeDynamoDb(), TABLE)  # type: ignore[arg-type]
+    made = {n: deployment(n) for n in ("d1", "d2")}
+    for name, each in made.items():
+        table.accept(each)
+        table.claim(each, name, each["locks"]["deploy"])
+    found = table.find("d1")
+    assert found
+    table.end(found, Outcome("CANCELLED"), "clean_up", {}, releases=False)
+
+    stands, ours, answers = table.end(found, Outcome("SUCCEEDED"), "finish_deployment", {})
+
+    assert (stands.verdict, ours, answers) == ("CANCELLED", False, [])
+    ended = table.find("d1")
+    assert ended
+    assert not ended.released
+
+
 # --- the small DynamoDB of tests/property -----------------------------------------------------------------------------
 
 
@@ -231,7 +277,10 @@ def test_the_small_dynamodb_says_what_motos_does(aws: Any) -> None:
                 said.append(type(error).__name__)
         assert said[0] == said[1]
     items = aws.client("dynamodb").scan(TableName=TABLE)["Items"]
-    assert {(i["pk"]["S"], i["sk"]["S"]): i for i in items} == both[1]._dynamodb.items  # type: ignore[attr-defined]
+    kept = [{(i["pk"]["S"], i["sk"]["S"]): i for i in items}, both[1]._dynamodb.items]  # type: ignore[attr-defined]
+    for item in [item for table in kept for item in table.values()]:
+        item.pop("stamp", None)  # each writing has its own
+    assert kept[0] == kept[1]
 
 
 def _one_of(table: Deployments, given: dict[str, Any], kind: int) -> Any:

@@ -307,3 +307,14 @@ def test_an_update_that_ends_at_a_third_revision_was_replaced(fake: FakeEcs) -> 
     busy.__dict__ |= fake.__dict__
     with pytest.raises(RolloutReplaced, match="must work towards our revision"):
         ecs.update_service(busy, rollout)
+
+
+def test_what_someone_else_deployed_since_is_not_overwritten(fake: FakeEcs) -> None:
+    rollout, theirs = register(fake), fake.add_definition("cineos", {})
+    fake.services["cineos"]["deployments"][0]["taskDefinition"] = theirs
+    naps: list[float] = []
+
+    with pytest.raises(RolloutReplaced, match="must run what it ran when our revision was registered"):
+        ecs.update_service(fake, rollout, naps.append)
+    assert not [name for name, _ in fake.changes if name == "UpdateService"]
+    assert 5 < sum(naps) < 10  # it might have been an old reading

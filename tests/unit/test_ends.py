@@ -336,3 +336,73 @@ def test_an_answer_reads_back_as_it_was_written(world: World) -> None:
     world.go("d2")
     _, _, (answer,) = world.table.end(world.one("d1"), Outcome("SUCCEEDED"), "finish", {})
     assert world.one("d2").answer == answer == Answer("d2", PREFIX + "d2", "token-d2")
+
+
+# --- what is not settled yet ------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_kept_while_a_task_takes_its_time_to_stop(world: World, context: Context, monkeypatch: Any) -> None:
+    # GIVEN a task that Step Functions has stopped already, and whose containers run on
+    made = world.go("d1", "ABORTED")
+    world.tasks = [{"taskArn": "t1", "group": "d1", "lastStatus": "RUNNING", "desiredStatus": "STOPPED"}]
+    monkeypatch.setattr(context.__class__, "get_remaining_time_in_millis", lambda _: 5_000)
+
+    clean_up.lambda_handler({"execution_arn": made["execution_arn"]}, context)
+    assert not world.one("d1").released
+
+    world.tasks[0]["lastStatus"] = "STOPPED"
+    clean_up.lambda_handler({"execution_arn": made["execution_arn"]}, context)
+    assert world.one("d1").released
+
+
+def test_what_ran_out_of_time_is_stopped_before_its_lock_is_handed_over(world: World, context: Context) -> None:
+    world.go("d1", release={"service": "cineos"})
+    world.go("d2")
+    failure = {"state": "RunRelease", "error": "States.Timeout", "cause": ""}
+
+    assert end("d1", context, failure=failure)["verdict"] == "TIMED_OUT"
+    assert world.answers == []
+
+    world.executions[PREFIX + "d1"] = {"status": "FAILED"}
+    clean_up.lambda_handler({"execution_arn": PREFIX + "d1"}, context)
+    assert world.answers == [("token-d2", "go on")]
+
+
+def test_a_build_is_cleaned_up_without_its_target(world: World, context: Context, monkeypatch: Any) -> None:
+    def not_there(*_: Any) -> Any:
+        raise AssertionError("there is no such role")
+
+    monkeypatch.setattr(clean_up, "in_target", not_there)
+    world.go("d1", "ABORTED", action="build")
+
+    clean_up.lambda_handler({"execution_arn": PREFIX + "d1"}, context)
+
+    assert world.one("d1").released
+
+
+def test_a_way_back_without_an_end_does_not_keep_the_lock_from_a_repair(
+    world: World, context: Context, monkeypatch: Any
+) -> None:
+    made = world.go("d1", "ABORTED", timeouts={"rollout": 600})
+    world.table.keep(made, revisions=[REVISION])
+    world.is_over = [False]
+    monkeypatch.setattr(context.__class__, "get_remaining_time_in_millis", lambda _: 5_000)
+
+    clean_up.lambda_handler({"execution_arn": PREFIX + "d1"}, context)
+    assert not world.one("d1").released
+
+    later = world.one("d1").ended_at + 601
+    monkeypatch.setattr(clean_up.time, "time", lambda: later)
+    clean_up.lambda_handler({"execution_arn": PREFIX + "d1"}, context)
+    assert world.one("d1").released
+
+
+def test_a_success_that_only_the_clean_up_could_write_can_be_gone_back_to(world: World, context: Context) -> None:
+    made = world.go("d1", "SUCCEEDED")
+    world.table.keep(made, revisions=[REVISION | {"digest": "sha256:1"}])
+
+    clean_up.lambda_handler({"execution_arn": PREFIX + "d1"}, context)
+
+    good = world.table.named("cineos", "dev", "d1")
+    assert good
+    assert good.digest == "sha256:1"

@@ -1,6 +1,7 @@
 """The functions as the state machine calls them: what they return, raise, and tell."""
 
 import json
+import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -55,10 +56,13 @@ def ecs(monkeypatch: pytest.MonkeyPatch) -> FakeEcs:
     return fake
 
 
-def validate(request: object, context: Context) -> dict[str, Any]:
+def validate(request: object, context: Context, name: str = "") -> dict[str, Any]:
+    """Ask for something by an execution of its own, or by one of a name."""
     from functions.validate_request.handler import lambda_handler
 
-    return lambda_handler({"request": request, "execution": EXECUTION}, context)
+    started = name or str(uuid.uuid4())
+    execution = EXECUTION | {"name": started, "arn": f"{EXECUTION['arn'].rpartition(':')[0]}:{started}"}
+    return lambda_handler({"request": request, "execution": execution}, context)
 
 
 def report(step: str, deployment: object, context: Context, **more: object) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def report(step: str, deployment: object, context: Context, **more: object) -> d
 @pytest.fixture
 def deployment(github: FakeGitHub, ecs: FakeEcs, aws: Any, context: Context) -> dict[str, Any]:
     """An accepted deployment, as validate_request gives it."""
-    return validate(REQUEST, context)
+    return validate(REQUEST, context, EXECUTION["name"])
 
 
 # --- validate_request -------------------------------------------------------------------------------------------------
@@ -101,7 +105,7 @@ def test_an_unknown_app_is_refused_before_github_is_asked(environment: None, con
         validate(REQUEST | {"app": "billing"}, context)
 
 
-def test_rules_that_need_github_are_kept(github: FakeGitHub, ecs: FakeEcs, environment: None, context: Context) -> None:
+def test_rules_that_need_github_are_kept(github: FakeGitHub, ecs: FakeEcs, aws: Any, context: Context) -> None:
     with pytest.raises(RefNotAllowed):
         validate(REQUEST | {"environment": "prod", "ref": "experiment"}, context)
     github.conclusions = {"tests": "failure"}
@@ -140,6 +144,14 @@ def deployed(ecs: FakeEcs, deployment: dict[str, Any], environment: str) -> None
         assert accepted
         revision = asdict(Rollout("cineos", "arn", "dev", f"td/cineos:{day}"))
         deployments().end(accepted, Outcome("SUCCEEDED"), "test", {"digest": digest, "revisions": [revision]})
+
+
+def test_a_second_try_gives_what_the_first_wrote_down_although_the_branch_moved(
+    deployment: dict[str, Any], github: FakeGitHub, context: Context
+) -> None:
+    github.branches["main"] = "d" * 40
+
+    assert validate(REQUEST, context, EXECUTION["name"]) == deployment
 
 
 def test_a_rollback_deploys_what_the_history_names(deployment: dict[str, Any], ecs: FakeEcs, context: Context) -> None:

@@ -193,3 +193,15 @@ def test_a_schedule_that_is_gone_keeps_no_service_from_going_back(run: Run) -> N
     back = run.back(schedules=[Rollout("", "", "", "td:2", "td:1", schedule="default/s0")])
     assert run.changes == ["StopServiceDeployment"]
     assert "default/s0 must be readable" in back.problem
+
+
+def test_many_services_that_were_never_updated_share_the_pauses() -> None:
+    run = Run()
+    for number in range(20):
+        name = f"s{number}"
+        before, ours = (run.fake.add_definition(name) for _ in range(2))
+        run.fake.add_service(name, before)
+        run.rollouts.append(Rollout(name, f"arn:{name}", "dev", ours, before))
+
+    assert run.back().is_over
+    assert sum(run.naps) < 15

@@ -15,6 +15,7 @@ written in the OPEN item, with the change that it tells of, and sent afterwards:
 import json
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ class Deployments:
     # --- from a request to its working state ------------------------------------------------------------------------
 
     def accept(self, deployment: Deployment) -> None:
-        """Write down a request that is accepted; a second time changes nothing."""
+        """Write down a request that is accepted; a second time changes nothing. `find` says what stands."""
         record = {key: deployment.get(key) for key in KEPT} | {"image_tag": deployment["image"]["tag"]}
         record |= {key: deployment[key] for key in KEPT_IF_GIVEN if deployment.get(key)}
         unfinished = {key: deployment[key] for key in ("execution_arn", "started_at")} | {
@@ -201,7 +202,9 @@ class Deployments:
         except _Refused:
             stands, by = self._standing(unfinished)
             known = self.find(unfinished.id)
-            return stands, by == writer, self.release(known) if releases and known else []
+            # The locks are those of whoever wrote the verdict to hand over: it may be holding them for the way back.
+            ours = by == writer
+            return stands, ours, self.release(known) if releases and known and ours else []
 
     def release(self, unfinished: Unfinished) -> list[Answer]:
         """Hand over the locks of a deployment that is over. Return the answers that are to be sent."""
@@ -314,7 +317,7 @@ class Deployments:
         values = {":pk": place["pk"], ":from": {"S": "DEPLOYMENT#"}, ":until": {"S": until}}
         for item in self._query("pk = :pk AND sk BETWEEN :from AND :until", values, newest_first=True):
             found = _values(item)
-            if found.get("digest") != now["digest"] and "origin" not in found and (good := _good(found)):
+            if found.get("digest") != now.get("digest") and "origin" not in found and (good := _good(found)):
                 return good
         return None
 
@@ -441,22 +444,25 @@ def _lock(name: str, item: Item | None) -> Lock:
     state = values["state"]
     claims = [Claim(**{**each, "locks": tuple(each["locks"])}) for each in state["waiting"]]
     owner = state["owner"] and Claim(**{**state["owner"], "locks": tuple(state["owner"]["locks"])})
-    return Lock(name, owner, tuple(claims), tuple(state["newest"]), values["version"])
+    return Lock(name, owner, tuple(claims), tuple(state["newest"]), values["stamp"])
 
 
 def _lock_write(lock: Lock) -> Item:
-    """Return the write of a lock under the condition that nobody changed it since. What is empty is not kept."""
-    before = lock.version - 1
+    """Return the write of a lock under the condition that nobody changed it since. What is empty is not kept.
+
+    Each writing has a stamp of its own: a number would count anew once an empty lock is gone, and what was read long
+    before could be taken for what is there now.
+    """
     unchanged: Item = {"ConditionExpression": "attribute_not_exists(pk)"}
-    if before:
+    if lock.stamp:
         unchanged = {
-            "ConditionExpression": "version = :before",
-            "ExpressionAttributeValues": {":before": {"N": str(before)}},
+            "ConditionExpression": "stamp = :before",
+            "ExpressionAttributeValues": {":before": {"S": lock.stamp}},
         }
-    if lock.is_empty and before:
+    if lock.is_empty and lock.stamp:
         return {"Delete": {"Key": _lock_key(lock.name), **unchanged}}
     state = {"owner": lock.owner and asdict(lock.owner), "waiting": [asdict(each) for each in lock.waiting]}
-    values = {"state": state | {"newest": lock.newest}, "version": lock.version}
+    values = {"state": state | {"newest": lock.newest}, "stamp": uuid.uuid4().hex}
     if lock.owner:
         values["owner"] = lock.owner.deployment_id  # for the condition in `keep`
     return {"Put": {"Item": _lock_key(lock.name) | _item(values), **unchanged}}

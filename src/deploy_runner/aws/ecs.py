@@ -5,7 +5,8 @@ Nothing here sets a service's desired count, or anything else of a service but i
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,6 +45,7 @@ OLDEST_ROLLOUT = timedelta(hours=7)
 MAX_NEWEST_READ = 10  # of one family, in search of what was registered a moment ago
 MAX_REVISIONS_READ = 100  # of one family, in search of one that we did not register
 MAX_STOPPED_READ = 100  # DescribeTasks takes no more
+READ_AGAIN_AFTER = (0.5, 1.0, 2.0, 3.0)  # seconds: a reading may be as old as that
 MAX_EVENTS = 20  # of a service, for a report; ECS has the newest hundred
 
 Described = tuple[dict[str, Any], Tags]
@@ -307,15 +309,23 @@ def _number(arn: str) -> int:
 # --- update -----------------------------------------------------------------------------------------------------------
 
 
-def update_service(ecs: "ECSClient", rollout: Rollout) -> None:
+def update_service(ecs: "ECSClient", rollout: Rollout, sleep: Callable[[float], None] = time.sleep) -> None:
     """Start the rollout, unless a first try did: whatever became of it since is not undone by a second.
 
-    Raises RolloutReplaced where ECS works towards a third revision right after; that before ours is an old reading.
+    Raises RolloutReplaced where ECS works towards a third revision before it, or right after.
     """
-    seen = observe(ecs, rollout)
-    if is_visible(rollout, seen):
-        return
     place = f"{rollout.cluster}/{rollout.service}"
+    for pause in (*READ_AGAIN_AFTER, None):  # what was read may be old by seconds
+        seen = observe(ecs, rollout)
+        if is_visible(rollout, seen):
+            return
+        found = seen.primary and seen.primary.task_definition
+        if found in (None, rollout.previous_task_definition):
+            break
+        if pause is None:
+            rule = f"The service {place} must run what it ran when our revision was registered"
+            raise RolloutReplaced(rule, found, "Someone else deployed to it meanwhile; deploy again")
+        sleep(pause)
     remedy = "Let the target's role update this service; its tag must name the environment"
     with aws_errors(f"The service {place} must take the new revision", remedy):
         service = ecs.update_service(
@@ -390,10 +400,15 @@ def _revisions(ecs: "ECSClient", wanted: Sequence[str]) -> dict[str, tuple[str |
     for start in range(0, len(arns), 20):
         answer = ecs.describe_service_revisions(serviceRevisionArns=arns[start : start + 20])
         for revision in answer.get("serviceRevisions", []):
-            digests = (str(image.get("imageDigest") or "") for image in revision.get("containerImages", []))
+            digests = (_digest(image) for image in revision.get("containerImages", []))
             arn, definition = str(revision.get("serviceRevisionArn")), revision.get("taskDefinition")
             found[arn] = (definition, tuple(digest for digest in digests if digest))
     return found
+
+
+def _digest(image: Mapping[str, Any]) -> str:
+    """Return what a container runs: the digest that ECS found, which it need not, else the one that the image names."""
+    return str(image.get("imageDigest") or str(image.get("image", "")).partition("@")[2])
 
 
 def _deployment(d: Mapping[str, Any]) -> Deployment:

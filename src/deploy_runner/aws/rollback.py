@@ -10,7 +10,7 @@ from deploy_runner.aws.ecs import describe_definition, find_rollout, observe
 from deploy_runner.aws.schedules import point_back
 from deploy_runner.domain.errors import DeployRunnerError, NothingDeployed, TargetMisconfigured
 from deploy_runner.domain.rollback import Over, PutBack, Step, Stop, combine, next_step
-from deploy_runner.domain.rollout import Observed, Rollout, is_visible, version
+from deploy_runner.domain.rollout import Rollout, is_visible, version
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
@@ -49,7 +49,7 @@ def roll_back(
     """
     rollouts = [Rollout(**each) for each in revisions] if revisions is not None else _left(clients.ecs, deployment)
     services = [rollout for rollout in rollouts if rollout.service]
-    steps: list[Step] = [_take_back(clients.ecs, rollout, sleep) for rollout in services]  # first, since people wait
+    steps = _take_back(clients.ecs, services, sleep)  # first, since people wait
     problems = [problem for each in rollouts if each.schedule and (problem := point_back(clients.scheduler, each))]
     return WayBack(tuple(services), combine(steps), "; ".join(problems))
 
@@ -64,22 +64,30 @@ def _left(ecs: "ECSClient", deployment: Mapping[str, Any]) -> list[Rollout]:
     return found
 
 
-def _take_back(ecs: "ECSClient", rollout: Rollout, sleep: Callable[[float], None]) -> Step:
-    """Do what is to be done for one service, until it is on its way back or there."""
+def _take_back(ecs: "ECSClient", services: Sequence[Rollout], sleep: Callable[[float], None]) -> list[Step]:
+    """Do what is to be done for each service, until all are on their way back or there. They share the pauses."""
+    steps: dict[int, Step] = {}
+    todo = set(range(len(services)))
     for pause in (*LOOKS_AGAIN_AFTER, None):
-        seen = observe(ecs, rollout)
-        step = next_step(rollout, seen)
-        if isinstance(step, Stop):
-            _stop(ecs, rollout, step.service_deployment)
-        elif isinstance(step, PutBack):
-            refused = _put_back(ecs, rollout, step.task_definition, seen)
-            if refused:
-                return refused
-        elif is_visible(rollout, seen) or pause is None:
-            return step
-        if pause is not None:
-            sleep(pause)
-    return step
+        for number in sorted(todo):
+            steps[number], known = _do_next(ecs, services[number])
+            todo -= {number} if known else set()
+        if not todo or pause is None:
+            break
+        sleep(pause)
+    return [step for _, step in sorted(steps.items())]
+
+
+def _do_next(ecs: "ECSClient", rollout: Rollout) -> tuple[Step, bool]:
+    """Return the next step for a service, done, and whether it need not be looked at again soon."""
+    seen = observe(ecs, rollout)
+    step = next_step(rollout, seen)
+    if isinstance(step, Stop):
+        _stop(ecs, rollout, step.service_deployment)
+    elif isinstance(step, PutBack):
+        refused = _put_back(ecs, rollout, step.task_definition)
+        return refused or step, refused is not None
+    return step, not isinstance(step, Stop) and is_visible(rollout, seen)
 
 
 def _stop(ecs: "ECSClient", rollout: Rollout, service_deployment: str) -> None:
@@ -95,7 +103,7 @@ def _stop(ecs: "ECSClient", rollout: Rollout, service_deployment: str) -> None:
             raise
 
 
-def _put_back(ecs: "ECSClient", rollout: Rollout, before: str, seen: Observed) -> Over | None:
+def _put_back(ecs: "ECSClient", rollout: Rollout, before: str) -> Over | None:
     """Update a service to the revision before ours. Return the end where that cannot be."""
     try:
         definition, _ = describe_definition(ecs, before)

@@ -30,13 +30,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """One lock. `newest` is the age of the newest deployment that succeeded under it; the version counts changes."""
+    """One lock. `newest` is the age of the newest deployment that succeeded under it.
+
+    `stamp` tells the writing that this was read from, empty where there was none.
+    """
 
     name: str
     owner: Claim | None = None
     waiting: tuple[Claim, ...] = ()
     newest: tuple[str, str] = ("", "")
-    version: int = 0
+    stamp: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -139,7 +142,7 @@ class _Locks:
             self.superseded[new.deployment_id] = (new, max(newer)[1])
 
     def settled(self, granted: tuple[Claim, ...] = ()) -> Change:
-        """Give what is free to those who wait, the earliest first, and count the versions."""
+        """Give what is free to those who wait, the earliest first."""
         waiting = {claim.deployment_id: claim for lock in self.locks.values() for claim in lock.waiting}
         for claim in sorted(waiting.values(), key=lambda c: c.age):
             if all(self.locks[name].owner is None for name in claim.locks):
@@ -147,9 +150,5 @@ class _Locks:
                 for name in claim.locks:
                     self.set(name, owner=claim)
                 granted += (claim,)
-        changed = {
-            name: replace(lock, version=lock.version + 1)
-            for name, lock in self.locks.items()
-            if lock != self.before.get(name)
-        }
+        changed = {name: lock for name, lock in self.locks.items() if lock != self.before.get(name)}
         return Change(changed, granted, tuple(self.superseded.values()))

@@ -110,6 +110,16 @@ def outcome_of_execution(status: str, error: str, cause: str, output: str, state
     return Outcome(verdict_of(error), failed_with, said or f"The execution failed{where} without a cause.", state)
 
 
+def may_still_run(failure: object) -> bool:
+    """Tell whether the task of a failed state may go on: one that ran out of time is stopped by best effort only.
+
+    docs.aws.amazon.com/step-functions/latest/dg/connect-to-resource.html#connect-sync
+    """
+    if not isinstance(failure, Mapping) or failure.get("state") not in ("BuildImage", "RunAppDeployer", "RunRelease"):
+        return False
+    return _text(failure.get("error")) in TIMEOUTS
+
+
 def failed_container(failure: object) -> FailedContainer | None:
     """Return which container of a runner task failed, by the task that `ecs:runTask.sync` leaves in the cause."""
     task = _parsed(failure.get("cause")) if isinstance(failure, Mapping) else None
