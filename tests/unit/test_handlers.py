@@ -378,6 +378,20 @@ def test_a_rejected_request_is_told_to_no_repository(github: FakeGitHub, aws: An
     assert github.calls == []
 
 
+def test_whoever_was_told_before_github_is_not_told_again_if_the_function_is_stopped_there(
+    deployment: dict[str, Any], github: FakeGitHub, context: Context
+) -> None:
+    from functions.table import deployments
+
+    github.error = KeyboardInterrupt()  # as nothing catches it
+    with pytest.raises(KeyboardInterrupt):
+        report("outcome", deployment, context, outcome=ended(SUCCESS))
+
+    found = deployments().find("d-1")
+    assert found
+    assert found.told == ("events", "topic")
+
+
 def test_what_github_did_not_take_is_told_later_and_nothing_twice(
     deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
 ) -> None:
