@@ -370,6 +370,9 @@ def test_an_alarm_in_the_bake_time_rolls_back(ecs: Ecs) -> None:
     assert ecs.page("alarmed") == "good"
     told = "\n".join(said(ecs, "alarmed"))
     assert "deployment failed: alarm detected.\nrolling back to deployment ecs-svc/" in told
+    end = judged(ecs, "alarmed", bad, good)
+    assert isinstance(end, Failed)
+    assert end.error.__name__ == "RolloutRolledBack"
 
     # AND an alarm that is in ALARM from the start is not looked at
     ecs.api.update_service(

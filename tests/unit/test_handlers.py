@@ -3,6 +3,7 @@
 import json
 import uuid
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -376,6 +377,22 @@ def test_a_rejected_request_is_told_to_no_repository(github: FakeGitHub, aws: An
     outcome = {"verdict": "REJECTED", "error": "AppNotAllowed", "cause": "An app must be listed: 'billing'."}
     report("outcome", None, context, outcome=outcome)
     assert github.calls == []
+
+
+def test_a_wait_is_settled_once_however_many_of_its_services_are_named(
+    environment: None, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functions.watch_rollout import handler
+
+    settled: list[str] = []
+    waits = SimpleNamespace(of_service=lambda arn: [SimpleNamespace(task_token="t", arn=arn)])
+    monkeypatch.setattr(handler, "client", lambda _: None)
+    monkeypatch.setattr(handler, "Waits", lambda *_: waits)
+    monkeypatch.setattr(handler, "_settle", lambda wait, *_: settled.append(wait.task_token))
+
+    handler.lambda_handler({"services": ["arn:web", "arn:worker"]}, context)
+
+    assert settled == ["t"]
 
 
 def test_whoever_was_told_before_github_is_not_told_again_if_the_function_is_stopped_there(
