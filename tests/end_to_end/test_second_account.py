@@ -22,7 +22,7 @@ def events_forwarded(walk: Walkthrough) -> int:
 
 def scheduled(there: Walkthrough) -> str:
     """The revision that the schedule runs."""
-    found = there.client("scheduler").get_schedule(GroupName=APP, Name="nightly")
+    found = there.client("scheduler").get_schedule(GroupName=f"{APP}-sandbox", Name="nightly")
     return str(found["Target"]["EcsParameters"]["TaskDefinitionArn"])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import boto3
 
-from deploy_runner.local_aws.machine import Machine
+from deploy_runner.local_aws.machine import ACCOUNT_ID, Machine
 
 BUSYBOX = "public.ecr.aws/docker/library/busybox:stable"
 ROLE = "arn:aws:iam::123456789012:role/execution"
@@ -81,7 +81,7 @@ class Ecs:
         return until(lambda: self.rollouts(name)[0], lambda rollout: rollout["status"] in OVER)
 
     def page(self, name: str) -> str:
-        with urllib.request.urlopen(self.machine.service_urls["tests", name], timeout=10) as answer:
+        with urllib.request.urlopen(self.machine.service_urls[ACCOUNT_ID, "tests", name], timeout=10) as answer:
             return answer.read().decode().strip()
 
 

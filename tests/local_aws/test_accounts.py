@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from deploy_runner.local_aws.events import emit
-from deploy_runner.local_aws.iam.authority import refusal
+from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service, refusal
 from deploy_runner.local_aws.machine import ACCOUNT_ID, MEMBER_ACCOUNT_ID, REGION, Machine
 from tests.local_aws.light import client, start
 
@@ -147,3 +147,70 @@ def test_a_role_needs_both_sides_for_what_is_another_account_s(machine: Machine,
     assert why_not() == ""
     may("s3:*")
     assert "no identity-based policy allows the sqs:sendmessage action" in why_not()
+
+
+def test_what_is_in_a_bucket_needs_both_sides_too(machine: Machine, there: Any) -> None:
+    client(machine, "s3").create_bucket(Bucket="ours")
+    trust = document(Effect="Allow", Principal={"Service": "lambda.amazonaws.com"}, Action="sts:AssumeRole")
+    role = there("iam").create_role(RoleName="reader", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    own = json.dumps(document(Effect="Allow", Action="s3:*", Resource="*"))
+    there("iam").put_role_policy(RoleName="reader", PolicyName="own", PolicyDocument=own)
+
+    said = refusal(machine, role, "me", "s3:GetObject", "arn:aws:s3:::ours/key")
+    assert "no resource-based policy" in said
+    let_in = document(Effect="Allow", Principal={"AWS": role}, Action="s3:GetObject", Resource="arn:aws:s3:::ours/*")
+    client(machine, "s3").put_bucket_policy(Bucket="ours", Policy=json.dumps(let_in))
+    assert refusal(machine, role, "me", "s3:GetObject", "arn:aws:s3:::ours/key") == ""
+
+
+def test_no_header_of_motos_leads_into_another_account(machine: Machine, there: Any) -> None:
+    sts = there("sts")
+    sts.meta.events.register(
+        "before-send.*", lambda request, **_: request.headers.__setitem__("x-moto-account-id", ACCOUNT_ID)
+    )
+    assert sts.get_caller_identity()["Account"] == MEMBER_ACCOUNT_ID
+
+
+def test_a_person_is_of_the_account_of_their_key(machine: Machine, there: Any) -> None:
+    there("iam").create_user(UserName="bob")
+    keys = there("iam").create_access_key(UserName="bob")["AccessKey"]
+    bob = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], region_name=REGION)
+    trust = document(Effect="Allow", Principal={"AWS": f"arn:aws:iam::{ACCOUNT_ID}:root"}, Action="sts:AssumeRole")
+    made = client(machine, "iam").create_role(RoleName="for-us", AssumeRolePolicyDocument=json.dumps(trust))
+
+    with pytest.raises(ClientError, match="not authorized"):
+        bob.client("sts", endpoint_url=machine.endpoint).assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="bob")
+
+
+def test_a_service_acts_as_no_role_of_another_account(machine: Machine, there: Any) -> None:
+    trust = document(Effect="Allow", Principal={"Service": "events.amazonaws.com"}, Action="sts:AssumeRole")
+    made = client(machine, "iam").create_role(RoleName="of-ours", AssumeRolePolicyDocument=json.dumps(trust))
+    rule = f"arn:aws:events:{REGION}:{MEMBER_ACCOUNT_ID}:rule/theirs"
+
+    with pytest.raises(CannotAssume, match="role of another account"):
+        assume_as_service(machine, made["Role"]["Arn"], "events.amazonaws.com", rule, "EventBridge", 900)
+
+
+def test_an_event_is_forwarded_once(machine: Machine) -> None:
+    """docs.aws.amazon.com/eventbridge/latest/userguide/eb-bus-to-bus.html: to a third bus it does not go."""
+    events, arns = client(machine, "events"), {}
+    for name in ("second", "third"):
+        arns[name] = events.create_event_bus(Name=name)["EventBusArn"]
+    pattern = json.dumps({"source": ["aws.test"]})
+    for bus, target in (("default", arns["second"]), ("second", arns["third"]), ("second", BUS)):
+        name = f"{bus}-{target.rpartition('/')[2]}"
+        events.put_rule(Name=name, EventBusName=bus, EventPattern=pattern)
+        events.put_targets(Rule=name, EventBusName=bus, Targets=[{"Id": "1", "Arn": target}])
+    for bus in ("default", "second", "third"):
+        group = f"/bus/{bus}"
+        client(machine, "logs").create_log_group(logGroupName=group)
+        arn = f"arn:aws:logs:{REGION}:{ACCOUNT_ID}:log-group:{group}"
+        events.put_rule(Name=f"log-{bus}", EventBusName=bus, EventPattern=pattern)
+        events.put_targets(Rule=f"log-{bus}", EventBusName=bus, Targets=[{"Id": "1", "Arn": arn}])
+
+    emit(ACCOUNT_ID, REGION, "aws.test", "Test", [], {})
+    time.sleep(1)
+
+    logs = client(machine, "logs")
+    seen = {b: len(logs.filter_log_events(logGroupName=f"/bus/{b}")["events"]) for b in ("default", "second", "third")}
+    assert seen == {"default": 1, "second": 1, "third": 0}

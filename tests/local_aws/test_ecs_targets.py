@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from deploy_runner.local_aws.ecs.targets import weights
+from deploy_runner.local_aws.machine import ACCOUNT_ID
 from tests.local_aws.ecs_running import Ecs, container, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
@@ -114,7 +115,7 @@ def rolled_out(ecs: Ecs, name: str, definition: str) -> str:
 
 
 def url(ecs: Ecs, name: str) -> str:
-    return str(until(lambda: ecs.machine.service_urls.get(("tests", name)), bool))
+    return str(until(lambda: ecs.machine.service_urls.get((ACCOUNT_ID, "tests", name)), bool))
 
 
 def test_twenty_rollouts_good_and_bad_drop_no_request(ecs: Ecs) -> None:
@@ -189,7 +190,7 @@ def test_a_service_without_tasks_answers_503_at_the_address_that_it_keeps(ecs: E
     # AND it is gone with its service
     ecs.api.delete_service(cluster="tests", service="zero", force=True)
     until(lambda: ecs.service("zero"), lambda service: service["status"] == "INACTIVE")
-    assert ("tests", "zero") not in ecs.machine.service_urls
+    assert (ACCOUNT_ID, "tests", "zero") not in ecs.machine.service_urls
     until(lambda: status(address), lambda code: code == 0)
 
 

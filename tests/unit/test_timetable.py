@@ -65,7 +65,7 @@ def test_each_time_counts_once_and_those_missed_together() -> None:
     dues, start, minute = Dues(), datetime(2026, 1, 1, tzinfo=UTC), timetable("rate(1 minute)")
     due = [dues.is_due("a", minute, start + timedelta(seconds=s)) for s in (0, 59, 60, 61, 119, 120, 500, 539, 540)]
     assert due == [False, False, True, False, False, True, True, False, True]
-    assert dues.is_due("b", minute, start, first=start)
+    assert dues.is_due("b", minute, start, first=lambda: start)
 
     dues.keep(["b"])
     assert not dues.is_due("a", minute, start + timedelta(seconds=900))  # it starts anew

@@ -44,6 +44,10 @@ class NotDelivered(Exception):
         self.code = code
 
 
+class Forwarded(dict[str, Any]):
+    """An event that came from another bus."""
+
+
 def emit(
     account_id: str, region: str, source: str, detail_type: str, resources: list[str], detail: dict[str, Any]
 ) -> None:
@@ -148,6 +152,8 @@ def _deliver(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
     elif service == "events" and ":event-bus/" in arn:
         _forward(machine, rule, target, event)
     elif service == "logs":
+        if account != rule.account_id and machine.enforces_iam:
+            raise NotDelivered("NO_PERMISSIONS", f"{arn} is of another account than {rule.arn}")
         # moto's own cannot read a time that is text, as events have it.
         group, stream = arn.split(":log-group:")[1].removesuffix(":*"), str(uuid.uuid4())
         logs = logs_backends[account][region]
@@ -168,7 +174,7 @@ def _forward(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
     region, account = arn.split(":")[3:5]
     name = arn.partition(":event-bus/")[2]
     own = (rule.account_id, rule.region_name)
-    if (event["account"], event["region"]) != own:
+    if isinstance(event, Forwarded):
         log.info("event %s has come from another bus, and goes no further", event["id"])
         return
     bus = events_backends[account][region].event_buses.get(name)
@@ -183,7 +189,7 @@ def _forward(machine: Machine, rule: Any, target: dict[str, Any], event: dict[st
         if said := refusal(machine, role.role_arn, role.session_name, "events:PutEvents", arn, context):
             raise NotDelivered("NO_PERMISSIONS", said)
     for other in list(bus.rules.values()):
-        other.send_to_targets(copy.deepcopy(event))
+        other.send_to_targets(Forwarded(copy.deepcopy(event)))
 
 
 def _credentials(machine: Machine, rule: Any, target: dict[str, Any]) -> dict[str, Any]:
@@ -318,7 +324,8 @@ def install(machine: Machine) -> None:
     def send_to_targets(rule: Any, original_event: dict[str, Any], transform_input: bool = True) -> None:
         if rule.state == "DISABLED" or not rule.event_pattern.get_pattern():
             return
-        event = {key: value for key, value in original_event.items() if key != "ingestion-time"}
+        kind = type(original_event)
+        event = kind((key, value) for key, value in original_event.items() if key != "ingestion-time")
         if not isinstance(event["time"], str):
             event["time"] = datetime.fromtimestamp(float(event["time"]), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         if matches(rule.event_pattern.get_pattern(), event):

@@ -33,7 +33,7 @@ class Machine:
     account_id: str = ACCOUNT_ID
     members: tuple[str, ...] = (MEMBER_ACCOUNT_ID,)  # the organization's other accounts
     region: str = REGION
-    service_urls: dict[tuple[str, str], str] = field(default_factory=dict)  # (cluster, service) -> loopback URL
+    service_urls: dict[tuple[str, str, str], str] = field(default_factory=dict)  # (account, cluster, service) -> URL
     registry_backend_port: int = 0  # of the registry behind ECR's front
     exports: dict[str, str] = field(default_factory=dict)  # what `deploy-runner local env` prints
     gates: list[Callable[[Any], Any]] = field(default_factory=list)  # each makes of AWS's WSGI application another

@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -166,7 +166,7 @@ class Clockwork:
         for arn, (group, schedule) in on.items():
             when = timetable(schedule.schedule_expression, schedule.schedule_expression_timezone)
             ended = _is_past_end(schedule, when, moment)
-            if not ended and self._dues.is_due(arn, when, moment, _first(schedule, when, moment)):
+            if not ended and self._dues.is_due(arn, when, moment, partial(_first, schedule, when, moment)):
                 self._run(schedule, moment)
                 following = when.after(moment)
                 ended = following is None or _is_past_end(schedule, when, following)

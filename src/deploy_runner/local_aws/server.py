@@ -42,6 +42,14 @@ class PortTaken(DeployRunnerError):
     """Something listens where we would."""
 
 
+class _Once(list[str]):
+    """Paths, to which each of boto3's sessions appends the same one."""
+
+    def append(self, path: str) -> None:
+        if path not in self:
+            super().append(path)
+
+
 def read_files_once() -> None:
     """Keep moto from listing its folder for every request, and each of botocore's sessions from reading its models.
 
@@ -49,8 +57,16 @@ def read_files_once() -> None:
     """
     modules = tuple(backends.list_of_moto_modules())
     backends.list_of_moto_modules = lambda: modules
-    if not hasattr(botocore.session.create_loader, "cache_info"):
-        botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+    plain = botocore.session.create_loader
+    if not hasattr(plain, "cache_info"):
+
+        @functools.cache
+        def create_loader(*given: Any) -> Any:
+            loader = plain(*given)
+            loader._search_paths = _Once(loader._search_paths)  # type: ignore[attr-defined]
+            return loader
+
+        botocore.session.create_loader = create_loader
 
 
 def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) -> Machine:
@@ -148,8 +164,8 @@ def _with_our_pages(aws: Callable[..., Iterable[bytes]], machine: Machine) -> Ca
 
     def services(_: Any) -> Any:
         return [
-            {"cluster": cluster, "service": service, "url": url}
-            for (cluster, service), url in sorted(machine.service_urls.items())
+            {"account": account, "cluster": cluster, "service": service, "url": url}
+            for (account, cluster, service), url in sorted(machine.service_urls.items())
         ]
 
     def add_faults(given: Any) -> Any:

@@ -178,18 +178,22 @@ class Dues:
 
     _next: dict[str, tuple[Timetable, datetime | None]] = field(default_factory=dict)
 
-    def is_due(self, name: str, when: Timetable, now: datetime, first: datetime | None = None) -> bool:
+    def is_due(
+        self, name: str, when: Timetable, now: datetime, first: Callable[[], datetime | None] | None = None
+    ) -> bool:
         """Whether it is due, once for each time; one whose timetable is new starts at `first`, else counts from now.
 
         Times that went by while nobody asked count once.
         """
         known = self._next.get(name)
         if known is None or known[0] != when:
-            known = when, first or when.after(now)
+            known = when, first() if first else when.after(now)
         due = known[1]
         if due is None or due > now:
             self._next[name] = known
             return False
+        if isinstance(when, Rate):  # at once, however long nobody asked
+            due += when.period * ((now - due) // when.period + 1)
         while due is not None and due <= now:
             due = when.after(due)
         self._next[name] = when, due

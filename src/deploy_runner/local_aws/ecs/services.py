@@ -312,7 +312,7 @@ class Service(ServiceRecord):
             if not self._started:
                 self.deployments.clear()
                 self.status = "INACTIVE"
-                self._machine.service_urls.pop((self.cluster_name, self.name), None)
+                self._machine.service_urls.pop((self.account_id, self.cluster_name, self.name), None)
             return True
         self._take_requests()
         self._publish()
@@ -547,7 +547,7 @@ class Service(ServiceRecord):
             definition = self._backend.describe_task_definition(self.task_definition)
             if any(c.get("portMappings") for c in definition.container_definitions):
                 self._targets.open()
-                self._machine.service_urls[self.cluster_name, self.name] = self._targets.url
+                self._machine.service_urls[self.account_id, self.cluster_name, self.name] = self._targets.url
         self._targets.update(self.deployments)
 
     def _forget(self) -> None:

@@ -29,7 +29,7 @@ from deploy_runner.local_aws.iam.evaluate import (
     strongest,
 )
 from deploy_runner.local_aws.iam.record import RECORD, Used
-from deploy_runner.local_aws.iam.resources import policy_of
+from deploy_runner.local_aws.iam.resources import owner_of, policy_of
 from deploy_runner.local_aws.machine import Machine
 
 # AWS renews a task's and a function's credentials while it runs; here they are environment variables.
@@ -161,8 +161,8 @@ def _why_not(session: Session, role: Any, asked: Asked, used: list[Used]) -> str
 
 def _is_elsewhere(session: Session, asked: Asked) -> bool:
     """Whether the resource is another account's. Of roles to assume, `check_assume` looks at the trust policy."""
-    account = [*asked.resource.split(":", 5), "", "", "", "", ""][4]
-    return account.isdigit() and account != session.account and not asked.action.startswith("sts:AssumeRole")
+    account = owner_of(asked.resource)
+    return bool(account) and account != session.account and not asked.action.startswith("sts:")
 
 
 def _used(session: Session, policy: str, match: Match) -> Iterator[Used]:
@@ -220,8 +220,14 @@ def assume_as_service(
 ) -> Any:
     """Return a role's session (of moto's) for a service of AWS that acts for `source_arn`. Raises CannotAssume.
 
-    aws:SourceArn and aws:SourceAccount: IAM User Guide, "The confused deputy problem".
+    aws:SourceArn and aws:SourceAccount: IAM User Guide, "The confused deputy problem". The role has to be of the same
+    account as what the service acts for: "You cannot use the PassRole permission to pass a cross-account role".
     """
+    elsewhere = len({owner_of(role_arn), owner_of(source_arn)} - {""}) > 1
+    if machine.enforces_iam and elsewhere:
+        message = f"{service} cannot act for {source_arn} as a role of another account: {role_arn}"
+        RECORD.refuse(role_arn, "sts:AssumeRole", role_arn, message)
+        raise CannotAssume(message)
     if machine.enforces_iam and not trusts_service(role_arn, service, source_arn):
         message = f"{service} is unable to assume the role {role_arn} for {source_arn}"
         RECORD.refuse(role_arn, "sts:AssumeRole", role_arn, message)

@@ -17,6 +17,7 @@ from moto.iam.models import iam_backends
 from moto.secretsmanager.models import secretsmanager_backends
 
 from deploy_runner.local_aws.iam.evaluate import Asked, Value
+from deploy_runner.local_aws.iam.resources import owner_of
 
 ECS_TASKS = "ecs-tasks.amazonaws.com"
 
@@ -64,8 +65,17 @@ def needs(call: Call) -> list[Asked] | None:
     row = ROWS.get(f"{call.service}:{call.operation}")
     if row is None:
         return None
-    where = {"aws:RequestedRegion": call.region, "aws:ResourceAccount": call.account}
-    return [Asked(asked.action, asked.resource, {**where, **asked.context}) for asked in row(call)]
+
+    def where(asked: Asked) -> Context:
+        return {"aws:RequestedRegion": call.region, "aws:ResourceAccount": owner_of(asked.resource) or call.account}
+
+    return [Asked(asked.action, asked.resource, {**where(asked), **asked.context}) for asked in row(call)]
+
+
+def _not_elsewhere(call: Call, account: str, what: str) -> None:
+    """Raise ValueError for another account's: moto would take the caller's own of the same name."""
+    if account.isdigit() and account != call.account:
+        raise ValueError(f"local AWS reaches no {what} of another account directly")
 
 
 def _same(call: Call, resource: str = "*", context: Mapping[str, Value] | None = None) -> Asked:
@@ -392,6 +402,7 @@ def _put_events(call: Call) -> Iterator[Asked]:
             "events:detail-type": [entry["DetailType"]] if entry.get("DetailType") else None,
             "events:eventBusInvocation": "false",
         }  # fmt: skip
+        _not_elsewhere(call, bus.split(":")[4] if bus.startswith("arn:") else "", "event bus")
         yield Asked("events:PutEvents", bus if bus.startswith("arn:") else call.arn(f"event-bus/{bus}"), context)
 
 
@@ -520,7 +531,9 @@ def _topic(call: Call) -> Iterator[Asked]:
     "ChangeMessageVisibility", "GetQueueAttributes", "GetQueueUrl",
 )  # fmt: skip
 def _queue(call: Call) -> Iterator[Asked]:
-    name = call.text("QueueName") or urlsplit(call.text("QueueUrl")).path.rpartition("/")[2]
+    account, _, name = urlsplit(call.text("QueueUrl")).path.strip("/").rpartition("/")
+    _not_elsewhere(call, account, "queue")
+    name = call.text("QueueName") or name
     yield Asked(f"sqs:{call.operation.removesuffix('Batch')}", call.arn(name), {"aws:ResourceTag/": None})
 
 

@@ -26,6 +26,15 @@ def policy_of(action: str, arn: str) -> Document:
     return found or {}
 
 
+def owner_of(arn: str) -> str:
+    """Return the account that has a resource, nothing where its ARN does not name one. A bucket's names none."""
+    _, _, service, _, account, resource = [*arn.split(":", 5), "", "", "", "", "", ""][:6]
+    if service == "s3":
+        owners = (owner for owner, s3 in list(s3_backends.items()) if resource.partition("/")[0] in s3["aws"].buckets)
+        return next(owners, "")
+    return account if account.isdigit() else ""
+
+
 def _queue(account: str, region: str, name: str, _: str) -> Any:
     queue = sqs_backends[account][region].queues.get(name)
     return queue and queue.policy
