@@ -60,6 +60,17 @@ def test_a_service_in_another_account_is_deployed_and_its_events_are_forwarded(
     assert events_forwarded(walk) > 0
 
 
+def test_what_runs_in_another_account_is_promoted_from_there(walk: Walkthrough) -> None:
+    walk.create_service(APP, "dev")
+    tasks = walk.count_tasks()
+
+    promoted = walk.deploy({"app": APP, "environment": "dev", "action": "promote", "from": "sandbox"})
+
+    assert promoted.verdict == "SUCCEEDED", promoted.cause
+    assert "version in another account" in walk.page(walk.service_url("dev", APP))
+    assert walk.count_tasks() == tasks  # nothing was built
+
+
 def test_what_crashes_in_another_account_is_rolled_back_with_its_reason(walk: Walkthrough, createos: Path) -> None:
     walk.write_sample_app(createos, "that crashes", crash=True)
     sha = walk.push(createos, "A crash in another account")
