@@ -100,6 +100,7 @@ def env(arguments: argparse.Namespace) -> int:
     if arguments.format == "json":
         print(json.dumps(exports, indent=2))
     else:
+        print("unset AWS_SESSION_TOKEN AWS_PROFILE")  # of a shell that was in another account
         for name, value in exports.items():
             print(f"export {name}={shlex.quote(value)}")
     return 0
