@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
+from deploy_runner.cli.local import LONGEST_END_SECONDS
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.base_images import cache_dir
 from tests.held import reading, what_was_read
@@ -54,9 +55,11 @@ def up(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(30)
 
 
-def start(said: Path, port: int = PORT) -> subprocess.Popen[bytes]:
+def start(said: Path, port: int = PORT, given: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     with said.open("wb") as output:
-        process = subprocess.Popen(command("up", "--port", str(port)), stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            given or command("up", "--port", str(port)), stdout=output, stderr=subprocess.STDOUT
+        )
     deadline = time.monotonic() + 60
     while "Ctrl-C" not in said.read_text():
         assert process.poll() is None, said.read_text()
@@ -124,15 +127,53 @@ def test_its_answers_are_read_where_a_test_starts_it_as_a_program(tmp_path: Path
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_in_order_and_leaves_nothing(up: subprocess.Popen[bytes], how: signal.Signals) -> None:
+def test_it_ends_in_order_and_leaves_nothing(
+    up: subprocess.Popen[bytes], how: signal.Signals, tmp_path: Path
+) -> None:
     run_a_container()
     run_a_service()
 
     up.send_signal(how)
+    up.send_signal(how)
 
-    assert up.wait(30) == 0
+    assert up.wait(2 * LONGEST_END_SECONDS) == 0, (tmp_path / "said").read_text()
     assert left_behind(PORT) == []
     assert not [port for port in (PORT, PORT + 1, PORT + 2) if answers(port)]
+
+
+def test_a_container_engine_that_hangs_is_ended_too_and_what_it_ran(
+    up: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    run_a_container()
+    run_a_service()
+    services = [pid for pid in children(up.pid) if b"system\0service" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    if not services:
+        pytest.skip("only the engine that local AWS starts is its own to end")
+    os.kill(services[0], signal.SIGSTOP)
+
+    up.terminate()
+
+    assert up.wait(2 * LONGEST_END_SECONDS) == 0, (tmp_path / "said").read_text()
+    assert "Podman does not answer" in (tmp_path / "said").read_text()
+    assert left_behind(PORT) == []
+
+
+def test_what_hangs_at_the_end_is_named_and_does_not_stay(tmp_path: Path) -> None:
+    hangs = (
+        "import sys, threading; from deploy_runner.cli import local, main; local.LONGEST_END_SECONDS = 1\n"
+        "from deploy_runner.local_aws.machine import Machine\n"
+        "stop = Machine.stop; Machine.stop = lambda machine: (stop(machine), threading.Event().wait())\n"
+        f"main.main(['local', 'up', '--port', '{PORT}'])"
+    )
+    process = start(tmp_path / "said", given=[sys.executable, "-c", hangs])
+    process.terminate()
+    assert process.wait(60) == 1
+    assert "in wait" in (tmp_path / "said").read_text()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that any thread of a process has started."""
+    return [int(child) for of in Path(f"/proc/{pid}/task").glob("*/children") for child in of.read_text().split()]
 
 
 def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subprocess.Popen[bytes], tmp_path: Path) -> None:

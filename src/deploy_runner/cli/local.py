@@ -1,13 +1,14 @@
 """`deploy-runner local`: AWS on one machine."""
 
 import argparse
+import faulthandler
 import fnmatch
 import json
 import os
+import queue
 import shlex
 import signal
 import sys
-import threading
 import urllib.error
 import urllib.request
 from typing import Any
@@ -16,6 +17,7 @@ from deploy_runner.cli import fault
 from deploy_runner.domain.errors import DeployRunnerError
 
 DEFAULT_PORT = 4566
+LONGEST_END_SECONDS = 60  # of taking everything down, which takes 2 and, with a container engine that hangs, 20
 
 
 class NotRunning(DeployRunnerError):
@@ -59,16 +61,17 @@ def _port(text: str) -> int:
 
 def up(arguments: argparse.Namespace) -> int:
     """Run local AWS until SIGINT or SIGTERM."""
-    over = threading.Event()
+    # A second signal may come while the first is taken: an Event's lock would be waited for by its own holder.
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, lambda number, _: asked.put(number))
     from deploy_runner.local_aws.base_images import cache_dir
     from deploy_runner.local_aws.server import start
 
     port = arguments.port
     machine = start(port, cache_dir() / f"local-{port}")
     try:
-        if not over.is_set():
+        if asked.empty():
             flag = "" if port == DEFAULT_PORT else f" --port {port}"
             print(
                 f"AWS on this machine is up.\n\n"
@@ -82,9 +85,11 @@ def up(arguments: argparse.Namespace) -> int:
                 f"Ctrl-C takes everything down.",
                 flush=True,
             )
-        over.wait()
+        asked.get()
         print("Taking everything down.", flush=True)
     finally:
+        # Rather gone, with a word on what hung, than there for ever: the next start removes what is left.
+        faulthandler.dump_traceback_later(LONGEST_END_SECONDS, exit=True)
         machine.stop()
     return 0
 

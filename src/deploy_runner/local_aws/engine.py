@@ -5,6 +5,7 @@ import ctypes
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 
 import docker
 from docker.errors import DockerException, NotFound
+from requests.exceptions import RequestException
 
 from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.leftovers import end_containers_below, remove_bridge, unmount_below
@@ -85,16 +87,25 @@ class Engine:
             fcntl.ioctl(control, 0x8924, now)  # SIOCSIFHWADDR
 
     def stop(self) -> None:
-        """Remove our containers and our network, and end the service if we started it."""
+        """Remove our containers and our network, and end the service if we started it.
+
+        Podman 4.3 can lock itself out for ever (containers/podman, issues 14929 and 15492), so it is asked, and what it
+        does not do is done without it.
+        """
+        self.client.api.timeout = 10  # seconds, of each request
         try:
             self.clean()
             self.client.close()
+        except RequestException:
+            if not self._service:
+                raise
+            logging.getLogger(__name__).warning("Podman does not answer: its containers are ended without it")
         finally:
-            if self._service:
-                end(self._service)
-            if self.folder:
+            if self._service and self.folder and self.bridge:
+                end(self._service, 5)
                 end_containers_below(self.folder)
                 unmount_below(self.folder)
+                remove_bridge(self.bridge)
                 _link(self.folder).unlink(missing_ok=True)
 
 

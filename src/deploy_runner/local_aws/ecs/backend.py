@@ -8,6 +8,7 @@ tests set to less than 60 seconds.
 """
 
 import threading
+import time
 from typing import Any
 
 from botocore import xform_name
@@ -58,15 +59,16 @@ class Backend(EC2ContainerServiceBackend):  # type: ignore[misc]  # moto has no 
         for service in list(self.services.values()):
             service.close()
         threads = [
-            threading.Thread(target=task.kill)
+            threading.Thread(target=task.kill, daemon=True)
             for tasks in list(self.tasks.values())
             for task in list(tasks.values())
             if not task.stopped
         ]
         for thread in threads:
             thread.start()
+        deadline = time.monotonic() + 5  # for all of them: what is left then ends with the engine
         for thread in threads:
-            thread.join(10)
+            thread.join(max(deadline - time.monotonic(), 0))
 
     # --- task definitions -------------------------------------------------------------------------------------------
 
