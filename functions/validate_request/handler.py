@@ -1,22 +1,20 @@
 """Accepts a request by the rules of apps.yaml and GitHub's word, or refuses it by the rule that it breaks."""
 
 import os
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from deploy_runner.aws.clients import in_target
+from deploy_runner.aws.clients import TargetClients, in_target
 from deploy_runner.aws.ecs import check_services
 from deploy_runner.aws.running import EcsRunning
+from deploy_runner.aws.schedules import check_schedules
 from deploy_runner.domain.allow import allowed_place, decide
 from deploy_runner.domain.apps import Allowlist, Target, load_file
 from deploy_runner.domain.deployment import Execution, Installation, build_deployment
 from deploy_runner.domain.request import check_execution_name, parse_request
 from functions.observability import count, follow, logger, metrics
 from functions.table import deployments
-
-if TYPE_CHECKING:
-    from mypy_boto3_ecs import ECSClient
 
 APPS = Path(__file__).parents[2] / "apps.yaml"  # beside functions/, in the checkout and in the artifact
 
@@ -44,17 +42,19 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     from functions.github_app import github
 
     here = Installation.from_environment(os.environ)
-    running = EcsRunning(partial(_ecs, execution.name), here.registry)
+    running = EcsRunning(lambda target: _clients(execution.name, target).ecs, here.registry)
     facts = RepositoryFacts(github(), app.repository.name)
     accepted = decide(allowlist(), request, facts, table, running)
     deployment = build_deployment(request, accepted, execution, here)
     if request.action != "build":
-        check_services(_ecs(execution.name, accepted.environment.target), deployment)
+        clients = _clients(execution.name, accepted.environment.target)
+        check_services(clients.ecs, deployment)
+        check_schedules(clients, deployment)
     table.accept(deployment)  # from here on it ends with a verdict, whatever happens
     count("RequestsAccepted")
     logger.info("accepted", extra={"app": app.name, "sha": accepted.sha, "because": accepted.because})
     return deployment
 
 
-def _ecs(deployment_id: str, target: Target) -> "ECSClient":
-    return in_target({"role_arn": target.role_arn, "region": target.region}, deployment_id).ecs
+def _clients(deployment_id: str, target: Target) -> TargetClients:
+    return in_target({"role_arn": target.role_arn, "region": target.region}, deployment_id)

@@ -57,9 +57,7 @@ def up(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def start(said: Path, port: int = PORT, given: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     with said.open("wb") as output:
-        process = subprocess.Popen(
-            given or command("up", "--port", str(port)), stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(given or command("up", "--port", str(port)), stdout=output, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 60
     while "Ctrl-C" not in said.read_text():
         assert process.poll() is None, said.read_text()
@@ -127,9 +125,7 @@ def test_its_answers_are_read_where_a_test_starts_it_as_a_program(tmp_path: Path
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_in_order_and_leaves_nothing(
-    up: subprocess.Popen[bytes], how: signal.Signals, tmp_path: Path
-) -> None:
+def test_it_ends_in_order_and_leaves_nothing(up: subprocess.Popen[bytes], how: signal.Signals, tmp_path: Path) -> None:
     run_a_container()
     run_a_service()
 

@@ -30,6 +30,7 @@ from tests.unit.conftest import ENVIRONMENT, Context, environment
 from tests.unit.fake_ecs import FakeEcs
 from tests.unit.fake_github import SHA, FakeGitHub
 from tests.unit.fake_history import DIGEST, GOOD, FakeHistory, FakeRunning
+from tests.unit.test_rollback import Scheduler
 from tests.unit.test_waits import Logs
 
 __all__ = ["environment"]  # a fixture
@@ -402,7 +403,10 @@ def test_what_is_logged_of_hostile_requests_is_one_json_object_a_line(
     branches = [name for name in PRINTABLE if name.isascii()]
     github.branches |= dict.fromkeys(branches, SHA)
     monkeypatch.setattr(functions.github_app, "github", lambda repository_id=None: github)
-    monkeypatch.setattr(handler, "in_target", lambda target, session: TargetClients(ecs, Logs()))
+    scheduler = Scheduler()
+    scheduler.add("default/nightly", "td:1")
+    clients = TargetClients(ecs, Logs(), lambda: scheduler)  # type: ignore[arg-type, return-value]
+    monkeypatch.setattr(handler, "in_target", lambda target, session: clients)
     monkeypatch.setattr(handler, "allowlist", lambda: ALLOWLIST)
     monkeypatch.setattr(handler, "deployments", lambda: history)
     monkeypatch.setattr(logger.registered_handler, "stream", written)

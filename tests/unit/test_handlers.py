@@ -25,6 +25,7 @@ from deploy_runner.github.errors import GitHubRefused, GitHubUnavailable
 from tests.unit.conftest import ENVIRONMENT, Context
 from tests.unit.fake_ecs import FakeEcs
 from tests.unit.fake_github import SHA, FakeGitHub
+from tests.unit.test_rollback import Scheduler
 from tests.unit.test_waits import Logs, States
 
 EXECUTION = {
@@ -125,6 +126,22 @@ def test_a_service_with_another_controller_is_refused_at_validation(
     with pytest.raises(TargetMisconfigured, match=controller):
         validate(REQUEST, context)
     assert validate(REQUEST | {"action": "build"}, context)["action"] == "build"  # it touches no service
+
+
+def test_a_schedule_that_is_missing_is_refused_at_validation(
+    github: FakeGitHub, ecs: FakeEcs, aws: Any, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functions.validate_request import handler
+
+    scheduler, github.repository_id = Scheduler(), 1003
+    monkeypatch.setattr(handler, "in_target", lambda *_: TargetClients(ecs, Logs(), lambda: scheduler))  # type: ignore[arg-type, return-value]
+    request = REQUEST | {"app": "createos", "environment": "sandbox"}
+    ecs.add_service("createos", ecs.add_definition("createos"))
+    with pytest.raises(TargetMisconfigured, match="createos-sandbox/nightly must exist"):
+        validate(request, context)
+
+    scheduler.add("createos-sandbox/nightly", "td:1")
+    assert validate(request, context)["schedules"][0]["name"] == "nightly"
 
 
 DIGEST, OLDER = (f"sha256:{digit * 64}" for digit in "d9")

@@ -58,10 +58,9 @@ def describe_service(ecs: "ECSClient", cluster: str, name: str) -> dict[str, Any
     """Return an active service that ECS itself deploys. Raises TargetMisconfigured for any other."""
     place = f"{cluster}/{name}"
     remedy = "Correct `cluster` and `services` in apps.yaml, or create the service with Terraform"
-    with aws_errors(
-        f"The service {place} must be readable",
-        f"{remedy}; tag it with deploy-runner:environment, by which the target's role may read it",
-    ):
+    # One that does not exist has no tag either, so IAM refuses it before ECS could say that it is missing.
+    rule = f"The service {place} must exist, with the tag deploy-runner:environment that lets the target's role read it"
+    with aws_errors(rule, remedy):
         found = ecs.describe_services(cluster=cluster, services=[name])
     service = next((cast(dict[str, Any], s) for s in found["services"]), None)
     if service is None or service.get("status") != "ACTIVE":

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from deploy_runner.aws.clients import aws_errors
+from deploy_runner.aws.clients import TargetClients, aws_errors
 from deploy_runner.domain.errors import RolloutReplaced, TargetMisconfigured
 from deploy_runner.domain.rollout import Rollout
 
@@ -20,7 +20,13 @@ _GIVEN = (
     "ActionAfterCompletion", "Description", "EndDate", "FlexibleTimeWindow", "GroupName", "KmsKeyArn", "Name",
     "ScheduleExpression", "ScheduleExpressionTimezone", "StartDate", "State", "Target",
 )  # fmt: skip
-_REMEDY = "Correct `scheduled_tasks` in apps.yaml, or let the target's role read and update its schedules"
+_REMEDY = "Correct `scheduled_tasks` in apps.yaml or the schedule, which the target's role must be let read and update"
+
+
+def check_schedules(clients: TargetClients, deployment: Mapping[str, Any]) -> None:
+    """Refuse a target with a schedule that is missing, or runs nothing that a revision of ours could replace."""
+    for schedule in deployment["schedules"]:
+        task_definition_of(clients.scheduler, schedule["group"], schedule["name"])
 
 
 def task_definition_of(scheduler: "EventBridgeSchedulerClient", group: str, name: str) -> str:
@@ -63,7 +69,7 @@ def _change(scheduler: "EventBridgeSchedulerClient", schedule: str, now: str | N
 
 
 def _read(scheduler: "EventBridgeSchedulerClient", group: str, name: str) -> dict[str, Any]:
-    with aws_errors(f"The schedule {group}/{name} must be readable", _REMEDY):
+    with aws_errors(f"The schedule {group}/{name} must exist", _REMEDY):
         return cast(dict[str, Any], scheduler.get_schedule(GroupName=group, Name=name))
 
 
