@@ -18,15 +18,15 @@ def _processes(port: int) -> Iterator[str]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            about = line + (folder / "environ").read_text(errors="replace")
-            if _other_mounts(folder):
-                about += (folder / "mounts").read_text()
+            about = line + (folder / "environ").read_text(errors="replace") + _root(folder)
             if int(folder.name) != os.getpid() and (f"local-{port}/" in about or f"--port {port} " in line):
                 yield f"process {folder.name}: {line}"
 
 
-def _other_mounts(folder: Path) -> bool:
-    return (folder / "ns/mnt").readlink() != Path("/proc/self/ns/mnt").readlink()
+def _root(process: Path) -> str:
+    """Return what a process has at its root. Its other mounts may be copies of whatever was there as it began."""
+    lines = (process / "mountinfo").read_text().splitlines()  # proc_pid_mountinfo(5)
+    return next((line for line in lines if line.split()[4] == "/"), "")
 
 
 def _mounts(port: int) -> Iterator[str]:

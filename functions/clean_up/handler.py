@@ -21,7 +21,6 @@ from functions.table import deployments, send_answers, start
 
 WRITER = "clean_up"
 LOOKS_AGAIN_AFTER = 1.0  # seconds
-WAY_BACK_SECONDS = 900.0  # where the deployment names no limit
 NEEDS_MILLISECONDS = 20_000  # for one more look: an API call may take as long as its time-outs
 
 
@@ -79,7 +78,7 @@ def _end(table: Deployments, unfinished: Unfinished, ended: dict[str, Any]) -> U
         execution = {"arn": unfinished.execution_arn, "started_at": unfinished.started_at}
         start("REPORT_STATUS_FUNCTION", {"step": "outcome", "deployment": unfinished.deployment,
                                          "outcome": asdict(stands), "execution": execution})  # fmt: skip
-    return replace(unfinished, outcome=stands)
+    return replace(unfinished, outcome=stands, ended_at=time.time())
 
 
 def _last_state(execution_arn: str) -> str:
@@ -116,8 +115,7 @@ def _is_settled(unfinished: Unfinished) -> bool:
     if roll_back(clients, deployment, unfinished.revisions).is_over:
         return True
     # What ran before may not come up again by itself either. Then only another deployment helps, which needs the lock.
-    limit = deployment["timeouts"].get("rollout", WAY_BACK_SECONDS)
-    given_up = bool(unfinished.ended_at) and time.time() > unfinished.ended_at + limit
+    given_up = time.time() > unfinished.ended_at + float(deployment["timeouts"]["rollout"])
     if given_up:
         count("WaysBackGivenUp")
         logger.error("the way back has no end; the next deployment may go on")

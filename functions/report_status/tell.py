@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deploy_runner.github.client import GitHub
 
 Deployment = Mapping[str, Any]
+Channels = dict[str, Callable[[], object]]
 FINAL_STATES = ("success", "failure", "error", "inactive")
 
 
@@ -72,29 +73,33 @@ def everyone(deployment: Deployment | None, outcome: Outcome, execution: Mapping
     """
     arn, table = execution["arn"], deployments()
     told = report(deployment, outcome, arn, execution["started_at"])
-    channels: dict[str, Callable[[], object]] = {"events": lambda: _event(told, arn), "topic": lambda: _topic(told)}
+    at_once: Channels = {"events": lambda: _event(told, arn), "topic": lambda: _topic(told)}
     if not deployment:
-        return _try(channels)
+        return _try(at_once)
     known = table.find(deployment["id"])
     if known is None or known.reported:
         return {}
-    # GitHub comes last: where it is so slow that the function is stopped, all others know already.
-    channels["github deployment"] = lambda: _github_deployment(deployment, known.github_deployment_id, told, execution)
-    channels["github check run"] = lambda: _check_run(deployment, told, arn)
-    todo = {name: tell for name, tell in channels.items() if name not in known.told}
-    at_once = {name: tell for name, tell in todo.items() if not name.startswith("github")}
-    failed = _try(at_once)
-    if at_once:  # kept before GitHub is asked, so that nobody is told twice if this function is stopped there
-        table.keep_told(deployment, [*known.told, *(name for name in at_once if name not in failed)])
-    failed |= _try({name: tell for name, tell in todo.items() if name not in at_once})
+    at_github: Channels = {
+        "github deployment": lambda: _github_deployment(deployment, known.github_deployment_id, told, execution),
+        "github check run": lambda: _check_run(deployment, told, arn),
+    }
+    todo = _without(at_once, known.told)
+    failed = _try(todo)
+    if todo:  # kept before GitHub is asked: where it is so slow that this function is stopped, nobody is told twice
+        table.keep_told(deployment, [*known.told, *_without(todo, failed)])
+    failed |= _try(_without(at_github, known.told))
     if failed:
-        table.keep_told(deployment, [name for name in channels if name not in failed])
+        table.keep_told(deployment, [*_without(at_once | at_github, failed)])
     else:
         table.told(deployment, datetime.now(UTC).isoformat(timespec="milliseconds"))
     return failed
 
 
-def _try(channels: Mapping[str, Callable[[], object]]) -> dict[str, str]:
+def _without(channels: Channels, names: Collection[str]) -> Channels:
+    return {name: tell for name, tell in channels.items() if name not in names}
+
+
+def _try(channels: Channels) -> dict[str, str]:
     """Return what went wrong by channel. What is refused for good is logged, and counts as told."""
     failed: dict[str, str] = {}
     for name, tell in channels.items():

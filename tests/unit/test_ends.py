@@ -22,8 +22,8 @@ REVISION = {"service": "cineos", "service_arn": "arn:cineos", "cluster": "dev", 
 
 
 def deployment(name: str, **more: Any) -> dict[str, Any]:
-    extra = {"execution_arn": PREFIX + name, "target": TARGET, "release": None, "app_deployer": None, "timeouts": {}}
-    return plain(name) | extra | more
+    extra = {"execution_arn": PREFIX + name, "target": TARGET, "release": None, "app_deployer": None}
+    return plain(name) | extra | {"timeouts": {"rollout": 900}} | more
 
 
 class World:

@@ -71,7 +71,8 @@ def _take_back(ecs: "ECSClient", services: Sequence[Rollout], sleep: Callable[[f
     for pause in (*LOOKS_AGAIN_AFTER, None):
         for number in sorted(todo):
             steps[number], known = _do_next(ecs, services[number])
-            todo -= {number} if known else set()
+            if known:
+                todo.remove(number)
         if not todo or pause is None:
             break
         sleep(pause)

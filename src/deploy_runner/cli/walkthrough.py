@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -272,13 +272,13 @@ class Walkthrough:
     ) -> None:
         """`aws cloudformation create-stack` of an app's service in the default network. It serves a placeholder."""
         clusters = self.client("ecs").describe_clusters(clusters=[environment])["clusters"]
-        subnets = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")["Subnets"]
+        subnets = self._subnets()
         parameters = {
             "App": app,
             "Environment": environment,
             "CreateCluster": "false" if clusters else "true",
             "VpcId": subnets[0]["VpcId"],
-            "SubnetIds": ",".join(subnet["SubnetId"] for subnet in subnets),
+            "SubnetIds": _ids(subnets),
             **({"Secret": secret} if secret else {}),
             **({"ImagesAccount": images_account} if images_account else {}),
         }
@@ -286,15 +286,17 @@ class Walkthrough:
 
     def create_scheduled_task(self, app: str, environment: str, when: str) -> None:
         """`aws cloudformation create-stack` of a task that is run at times, beside the app's service."""
-        subnets = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")["Subnets"]
-        ids = ",".join(subnet["SubnetId"] for subnet in subnets)
-        parameters = {"App": app, "Environment": environment, "SubnetIds": ids, "When": when}
+        parameters = {"App": app, "Environment": environment, "SubnetIds": _ids(self._subnets()), "When": when}
         self._create_stack(f"{app}-{environment}-nightly", "examples/scheduled-task.yaml", parameters)
 
     def create_target(self, environment: str, deploy_runner_account: str) -> None:
         """`aws cloudformation create-stack` of an environment that has an account of its own, which is this one."""
         parameters = {"Environment": environment, "DeployRunnerAccount": deploy_runner_account}
         self._create_stack(f"deploy-target-{environment}", "templates/rendered/deploy_target.yaml", parameters)
+
+    def _subnets(self) -> list[dict[str, Any]]:
+        found = self.aws("ec2", "describe-subnets", "--filters", "Name=default-for-az,Values=true")
+        return list(found["Subnets"])
 
     def _create_stack(self, stack: str, template: str, parameters: dict[str, str]) -> None:
         self.aws(
@@ -397,3 +399,8 @@ class Walkthrough:
         """What a browser would get."""
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own
             return str(response.read().decode()).strip()
+
+
+def _ids(subnets: Sequence[Mapping[str, Any]]) -> str:
+    """Subnets as CloudFormation takes a list of them."""
+    return ",".join(subnet["SubnetId"] for subnet in subnets)

@@ -13,6 +13,7 @@ from deploy_runner.domain.errors import (
     all_errors,
     one_line,
 )
+from deploy_runner.domain.phases import ON_FARGATE
 from deploy_runner.domain.rollout import out_of_memory
 
 SUCCEEDED, FAILED, ROLLED_BACK, SUPERSEDED = "SUCCEEDED", "FAILED", "ROLLED_BACK", "SUPERSEDED"
@@ -115,7 +116,7 @@ def may_still_run(failure: object) -> bool:
 
     docs.aws.amazon.com/step-functions/latest/dg/connect-to-resource.html#connect-sync
     """
-    if not isinstance(failure, Mapping) or failure.get("state") not in ("BuildImage", "RunAppDeployer", "RunRelease"):
+    if not isinstance(failure, Mapping) or failure.get("state") not in (*ON_FARGATE, "RunRelease"):
         return False
     return _text(failure.get("error")) in TIMEOUTS
 

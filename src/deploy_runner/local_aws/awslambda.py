@@ -778,8 +778,9 @@ def _patch_versions(runtime: Runtime) -> None:
             raise _error(409, "ResourceConflictException", message)
         plain_delete(self, name, qualifier)
         if not qualifier:
-            self._aliases.pop(f"arn:aws:lambda:{self.region_name}:{self.account_id}:function:{name}", None)
-            runtime.forget(f"arn:aws:lambda:{self.region_name}:{self.account_id}:function:{name}")
+            arn = f"arn:aws:lambda:{self.region_name}:{self.account_id}:function:{name}"
+            self._aliases.pop(arn, None)
+            runtime.forget(arn)
 
     def find(self: Any, name_or_arn: str, qualifier: str | None = None) -> Any:
         """Accept `name:qualifier`, too."""

@@ -46,6 +46,11 @@ class Machine:
     _on_stop: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     @property
+    def accounts(self) -> tuple[str, ...]:
+        """The organization's accounts, this one first."""
+        return (self.account_id, *self.members)
+
+    @property
     def endpoint(self) -> str:
         """Where AWS answers, as `AWS_ENDPOINT_URL` takes it."""
         return f"http://127.0.0.1:{self.port}"

@@ -192,11 +192,8 @@ class Dues:
         if due is None or due > now:
             self._next[name] = known
             return False
-        if isinstance(when, Rate):  # at once, however long nobody asked
-            due += when.period * ((now - due) // when.period + 1)
-        while due is not None and due <= now:
-            due = when.after(due)
-        self._next[name] = when, due
+        kept_up = due + when.period * ((now - due) // when.period + 1) if isinstance(when, Rate) else when.after(now)
+        self._next[name] = when, kept_up
         return True
 
     def keep(self, names: Iterable[str]) -> None:

@@ -15,9 +15,7 @@ def install(machine: Machine) -> None:
     assert network
     assert resources
     assert schedules
-    engines = {
-        account: Engine(machine.in_account(account), kind_of) for account in (machine.account_id, *machine.members)
-    }
+    engines = {account: Engine(machine.in_account(account), kind_of) for account in machine.accounts}
     api.install(engines)
 
     def live_resources() -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:

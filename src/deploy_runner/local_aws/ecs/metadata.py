@@ -41,8 +41,8 @@ def gate(machine: Machine) -> Callable[[Any], Any]:
 
 
 def _page(machine: Machine, task_id: str, index: int, *, whole_task: bool) -> dict[str, Any] | None:
-    accounts = (machine.account_id, *machine.members)
-    clusters = [known for account in accounts for known in list(ecs_backends[account][machine.region].tasks.values())]
+    backends = [ecs_backends[account][machine.region] for account in machine.accounts]
+    clusters = [known for backend in backends for known in list(backend.tasks.values())]
     tasks = [task for known in clusters for task in list(known.values())]  # copies: tasks come and go meanwhile
     task = next((task.describe() for task in tasks if task.id == task_id), None)
     if task is None or index >= len(task["containers"]):

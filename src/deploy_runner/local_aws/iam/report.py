@@ -21,8 +21,7 @@ REASONS = "Reasons"  # the key in Metadata
 
 def report(machine: Machine) -> list[dict[str, Any]]:
     """Return every role with its grants, who became it, and what it was refused."""
-    accounts = (machine.account_id, *machine.members)
-    there = [role for account in accounts for role in list(iam_backends[account]["aws"].roles.values())]
+    there = [role for account in machine.accounts for role in list(iam_backends[account]["aws"].roles.values())]
     roles = [role for role in there if role.name != ACCESS_ROLE]
     reasons, record = dict(_reasons(machine)), RECORD.snapshot()
     in_order = sorted(roles, key=lambda role: str(role.name))

@@ -397,13 +397,14 @@ def _put_events(call: Call) -> Iterator[Asked]:
     """One entry that is not allowed and the whole request is refused."""
     for entry in call.parameters.get("Entries") or []:
         bus = str(entry.get("EventBusName") or "default")
+        arn = bus if bus.startswith("arn:") else call.arn(f"event-bus/{bus}")
         context: Context = {
             "events:source": [entry["Source"]] if entry.get("Source") else None,
             "events:detail-type": [entry["DetailType"]] if entry.get("DetailType") else None,
             "events:eventBusInvocation": "false",
         }  # fmt: skip
-        _not_elsewhere(call, bus.split(":")[4] if bus.startswith("arn:") else "", "event bus")
-        yield Asked("events:PutEvents", bus if bus.startswith("arn:") else call.arn(f"event-bus/{bus}"), context)
+        _not_elsewhere(call, arn.split(":")[4], "event bus")
+        yield Asked("events:PutEvents", arn, context)
 
 
 @_row("events", "PutRule", "PutTargets", "DescribeRule")
