@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +43,18 @@ def _network(port: int) -> Iterator[str]:
         if interface.resolve().name == bridge.name:
             yield f"the interface {interface.parent.name}"
     yield from (f"the network namespace {name}" for name in _namespaces(port))
+    yield from (f"the rule of the firewall {rule}" for rule in _rules(port))
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         listening = re.findall(r":([0-9A-F]{4}) \S+ 0A ", table.read_text()) if table.exists() else []
         yield from (f"the port {port + n}" for n in range(3) if f"{port + n:04X}" in listening)
+
+
+def _rules(port: int) -> Iterator[str]:
+    """Yield the firewall's rules for the instance's subnet."""
+    for table in ("nat", "filter") if shutil.which("iptables") else ():
+        command = ["iptables", "--wait", "--table", table, "-S"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        yield from (rule for rule in shown.splitlines() if f" 10.{64 + (port >> 8) % 128}.{port & 255}.0/24 " in rule)
 
 
 def _namespaces(port: int) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from deploy_runner.aws.clients import client
-from deploy_runner.domain.errors import one_line
+from deploy_runner.aws.deployments import Unfinished
+from deploy_runner.domain.errors import DeployRunnerError, one_line
 from deploy_runner.domain.outcome import Outcome
 from deploy_runner.domain.report import (
     EVENT_SOURCE,
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 Deployment = Mapping[str, Any]
 Channels = dict[str, Callable[[], object]]
+TURN_SECONDS = 120.0  # longer than the function may take: it is over by itself only where a function was killed
+LOOKS_AGAIN_AFTER = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0)  # seconds, where another has its turn
 FINAL_STATES = ("success", "failure", "error", "inactive")
 
 
@@ -35,19 +40,40 @@ def queued(deployment: Deployment, execution: Mapping[str, str]) -> None:
 
     Raises GitHubUnavailable, which the state machine tries again and in the end does without.
     """
-    if deployment["action"] != "build":
-        _open(deployment, execution)
+    if deployment["action"] == "build":
+        return
+    with _turn(deployment) as known:
+        if known and not known.outcome:
+            _open(deployment, execution)
 
 
 def going_back(deployment: Deployment, failure: Mapping[str, str]) -> None:
     """Say early why the rollout failed, while the services go back: the verdict comes once they are there."""
-    known = deployments().find(deployment["id"])
-    if known and known.github_deployment_id:
-        line = one_line(f"Going back: {failure['cause']}", MAX_DESCRIPTION)
-        url = console_url(deployment["execution_arn"])
-        _github(deployment).set_deployment_status(
-            deployment["repository"], known.github_deployment_id, "in_progress", description=line, log_url=url
-        )
+    line = one_line(f"Going back: {failure['cause']}", MAX_DESCRIPTION)
+    url = console_url(deployment["execution_arn"])
+    with _turn(deployment) as known:
+        if known and not known.outcome and known.github_deployment_id:
+            _github(deployment).set_deployment_status(
+                deployment["repository"], known.github_deployment_id, "in_progress", description=line, log_url=url
+            )
+
+
+@contextmanager
+def _turn(deployment: Deployment) -> Iterator[Unfinished | None]:
+    """Have a deployment to oneself; None where another has it, or there is nothing to tell any more.
+
+    GitHub takes what two tell it at once twice, and what comes late as the newest.
+    """
+    table = deployments()
+    known = table.take_turn(deployment["id"], TURN_SECONDS)
+    try:
+        yield known
+    finally:
+        if known:
+            try:
+                table.end_turn(deployment["id"])
+            except DeployRunnerError:  # it ends by itself; what was told is told
+                logger.exception("a turn stays taken")
 
 
 def _open(deployment: Deployment, execution: Mapping[str, str]) -> int:
@@ -71,17 +97,29 @@ def everyone(deployment: Deployment | None, outcome: Outcome, execution: Mapping
 
     A rejected request is told to no repository that it names.
     """
-    arn, table = execution["arn"], deployments()
+    arn = execution["arn"]
     told = report(deployment, outcome, arn, execution["started_at"])
     at_once: Channels = {"events": lambda: _event(told, arn), "topic": lambda: _topic(told)}
     if not deployment:
         return _try(at_once)
-    known = table.find(deployment["id"])
-    if known is None or known.reported:
-        return {}
+    for pause in (0.0, *LOOKS_AGAIN_AFTER):
+        time.sleep(pause)
+        with _turn(deployment) as known:
+            if known:
+                return _tell(deployment, known, told, execution, at_once)
+        standing = deployments().find(deployment["id"])
+        if standing is None or standing.reported:
+            return {}
+    return {"everyone": "another tells something of it just now"}
+
+
+def _tell(
+    deployment: Deployment, known: Unfinished, told: Report, execution: Mapping[str, str], at_once: Channels
+) -> dict[str, str]:
+    table = deployments()
     at_github: Channels = {
         "github deployment": lambda: _github_deployment(deployment, known.github_deployment_id, told, execution),
-        "github check run": lambda: _check_run(deployment, told, arn),
+        "github check run": lambda: _check_run(deployment, told, execution["arn"]),
     }
     todo = _without(at_once, known.told)
     failed = _try(todo)

@@ -61,13 +61,16 @@ def test_a_workflow_starts_follows_and_stops_a_deployment_by_its_own_role(walk: 
     request = json.dumps({"app": "createos", "environment": "dev", "ref": sha, "action": "build"})
     started = states.start_execution(stateMachineArn=walk.outputs["StateMachineAliasArn"], input=request)
     execution, group = started["executionArn"], "/deploy-runner/docker-builder"
+    since = int(started["startDate"].timestamp() * 1000)
     running: list[str] = []
     written: list[Any] = []
     deadline = time.monotonic() + 60
     while not (running and written):
         assert time.monotonic() < deadline, states.describe_execution(executionArn=execution)
         running = walk.client("ecs").list_tasks(cluster="deploy-runner", desiredStatus="RUNNING")["taskArns"]
-        written = logs.filter_log_events(logGroupName=group)["events"]
+        ours = running[0].rpartition("/")[2] if running else "none"
+        events = logs.filter_log_events(logGroupName=group, startTime=since)["events"]
+        written = [event for event in events if event["logStreamName"].endswith(ours)]
         time.sleep(0.1)
     states.stop_execution(executionArn=execution, error="Cancelled", cause="The workflow was cancelled")
 

@@ -110,17 +110,19 @@ def _where(text: str, item: Item, values: Item, names: dict[str, str]) -> bool:
     for part in re.split(r" AND (?!:until)", text):
         found = re.fullmatch(
             r"attribute_(not_)?exists\((\w+)\)|(#?\w+) = (:\w+)|begins_with\((\w+), (:\w+)\)"
-            r"|(\w+) BETWEEN (:\w+) AND (:\w+)",
+            r"|(\w+) BETWEEN (:\w+) AND (:\w+)|(\w+) < (:\w+)",
             part,
         )
         assert found, part
-        no, there, left, right, begins, prefix, between, low, high = found.groups()
+        no, there, left, right, begins, prefix, between, low, high, less, than = found.groups()
         if there:
             good = (there in item) != bool(no)
         elif left:
             good = item.get(names.get(left, left)) == values[right]
         elif begins:
             good = item[begins]["S"].startswith(values[prefix]["S"])
+        elif less:
+            good = less in item and float(item[less]["N"]) < float(values[than]["N"])
         else:
             good = values[low]["S"] <= item[between]["S"] <= values[high]["S"]
         if not good:

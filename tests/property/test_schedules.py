@@ -54,9 +54,8 @@ class World:
         self.succeeded: list[str] = []
 
     def call(self, _: str = "") -> None:
-        """A call to AWS: here a function may die."""
+        """A call to AWS: here a function may die, and from then on it calls nothing."""
         if self.calls_left == 0:
-            self.calls_left = -1
             raise Crash
         self.calls_left -= self.calls_left > 0
 
@@ -168,6 +167,7 @@ def real_functions() -> Iterator[None]:
         clock = SimpleNamespace(time=lambda: WORLD[0].now, sleep=lambda _: None)
         patch.setattr(clean_up, "time", clock)
         patch.setattr(sweep, "time", clock)
+        patch.setattr(tell, "time", clock)
         patch.setattr(clean_up, "in_target", lambda *_: SimpleNamespace(ecs=None))
         patch.setattr(clean_up, "stop_tasks_of", lambda *_: 0)
         patch.setattr(clean_up, "roll_back", _roll_back)

@@ -445,6 +445,7 @@ def make(aws: FakeAws, machines: dict[str, str], monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(module, "in_target", lambda *_: target)
     monkeypatch.setattr(github_app, "github", lambda *_: github)
     monkeypatch.setattr(clean_up, "LOOKS_AGAIN_AFTER", 0.01)
+    monkeypatch.setattr(tell, "LOOKS_AGAIN_AFTER", (0.01,) * 300)
     monkeypatch.setattr(sweep, "OVERDUE", -1.0)
     monkeypatch.setattr(sweep, "REPORT_OVERDUE", -1.0)
     monkeypatch.setattr("deploy_runner.aws.rollback.LOOKS_AGAIN_AFTER", (0.005,) * 4)

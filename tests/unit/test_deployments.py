@@ -119,6 +119,20 @@ def test_the_lock_is_kept_until_it_is_released(table: Table) -> None:
     assert table.release(Unfinished("d1", "arn:d1", "", deployment("d1"), outcome=FAILURE)) == []  # twice does no harm
 
 
+def test_one_at_a_time_tells_of_a_deployment_and_a_turn_ends_by_itself(table: Table) -> None:
+    table.go("d1")
+    taken = table.take_turn("d1", 60)
+    assert taken
+    assert taken.id == "d1"
+    assert table.take_turn("d1", 60) is None
+    table.end_turn("d1")
+    assert table.take_turn("d1", -1)  # and then its function is killed
+    assert table.take_turn("d1", 60)
+    table.end(table.one("d1"), SUCCESS, "finish", {})
+    table.told(deployment("d1"), "now")
+    assert table.take_turn("d1", 60) is None
+
+
 def test_nothing_is_left_open_once_it_ended_and_was_told(table: Table) -> None:
     table.go("d1")
     table.end(table.one("d1"), SUCCESS, "finish", {"digest": "sha256:1"})

@@ -322,6 +322,7 @@ def test_the_sweeper_has_a_service_read_of_which_no_event_came(
 # --- report_status ----------------------------------------------------------------------------------------------------
 
 SUCCESS = {"verdict": "SUCCEEDED", "error": "", "cause": ""}
+CANCELLED = {"verdict": "CANCELLED", "error": "Cancelled", "cause": "by a person"}
 
 
 def unfinished() -> Any:
@@ -359,6 +360,53 @@ def test_a_deployment_is_queued_and_then_told_as_a_success(
     assert left_to_do() == 0
     report("outcome", deployment, context, outcome=SUCCESS)  # the state machine's, or the sweeper's, late
     assert len(github.calls) == 4
+
+
+def test_an_end_that_comes_twice_at_once_is_told_once(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functions.report_status import tell
+
+    monkeypatch.setattr(tell, "LOOKS_AGAIN_AFTER", (0.0,))
+    report("queued", deployment, context)
+    outcome = ended(SUCCESS)
+    again = [lambda: report("outcome", deployment, context, outcome=outcome)]
+    state = github.deployment_state
+
+    def meanwhile(*given: Any) -> str | None:
+        found = state(*given)
+        while again:
+            again.pop()()
+        return found
+
+    monkeypatch.setattr(github, "deployment_state", meanwhile)
+    report("outcome", deployment, context, outcome=outcome)
+
+    assert [given["state"] for what, given in github.calls if what == "status"] == ["queued", "success"]
+    assert [what for what, _ in github.calls].count("check run") == 1
+
+
+def test_an_end_that_comes_while_the_beginning_is_told_is_told_after_it(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from functions.report_status import tell
+
+    monkeypatch.setattr(tell, "LOOKS_AGAIN_AFTER", (0.0,))
+    create = github.create_deployment
+
+    def meanwhile(*given: Any, **more: Any) -> int:
+        monkeypatch.setattr(github, "create_deployment", create)
+        report("outcome", deployment, context, outcome=ended(CANCELLED))
+        return create(*given, **more)
+
+    monkeypatch.setattr(github, "create_deployment", meanwhile)
+    report("queued", deployment, context)
+    assert left_to_do() == 1
+    report("outcome", deployment, context, outcome=CANCELLED)  # as the sweeper has it done
+    report("queued", deployment, context)  # late: it has nothing to say any more
+
+    assert [given["state"] for what, given in github.calls if what == "status"] == ["queued", "inactive"]
+    assert left_to_do() == 0
 
 
 def test_an_outcome_that_another_tells_is_not_told(

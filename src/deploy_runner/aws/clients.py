@@ -52,7 +52,7 @@ class TargetClients:
 
     @property
     def scheduler(self) -> "EventBridgeSchedulerClient":
-        """Return a new client of EventBridge Scheduler."""
+        """Return the client of EventBridge Scheduler, made when it is first needed."""
         assert self.make_scheduler
         return self.make_scheduler()
 
@@ -116,7 +116,7 @@ def _assume(role_arn: str, region: str, session_name: str) -> TargetClients:
             config=_config(),
         )
 
-    return TargetClients(make("ecs"), make("logs"), lambda: make("scheduler"))
+    return TargetClients(make("ecs"), make("logs"), cache(lambda: make("scheduler")))
 
 
 @contextmanager

@@ -217,6 +217,21 @@ class Deployments:
         self.close(unfinished.id)
         return answers
 
+    def take_turn(self, deployment_id: str, seconds: float) -> Unfinished | None:
+        """Take the turn at telling of a deployment, until `end_turn`, or for some seconds if that never comes.
+
+        None where another has it, or there is nothing to tell any more.
+        """
+        todo = "attribute_exists(pk) AND attribute_not_exists(reported)"
+        condition = f"{todo} AND attribute_not_exists(telling_until) OR {todo} AND telling_until < :now"
+        taken = _update(_open_key(deployment_id), {"telling_until": self._now() + seconds}, condition)
+        taken["Update"]["ExpressionAttributeValues"] |= {":now": {"N": repr(self._now())}}
+        return None if self._write([taken]) else self.find(deployment_id)
+
+    def end_turn(self, deployment_id: str) -> None:
+        """Let another tell of a deployment."""
+        self._write([_update(_open_key(deployment_id), {}, _THERE, remove=("telling_until",))])
+
     def told(self, deployment: Deployment, reported_at: str) -> None:
         """Keep that the end of a deployment was reported."""
         reported = _update(_open_key(deployment["id"]), {"reported": 1}, _THERE)

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from deploy_runner.cli.local import LONGEST_END_SECONDS
 from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.domain.phases import Phase, phases, transitions
 
@@ -124,7 +125,7 @@ class Walkthrough:
         if self._aws and self._aws.poll() is None:
             self._aws.terminate()
             try:
-                self._aws.wait(30)
+                self._aws.wait(LONGEST_END_SECONDS + 10)
             except subprocess.TimeoutExpired:
                 self._aws.kill()
                 self._aws.wait()

@@ -24,7 +24,7 @@ from docker.errors import DockerException, NotFound
 from requests.exceptions import RequestException
 
 from deploy_runner.domain.errors import DeployRunnerError
-from deploy_runner.local_aws.leftovers import end_containers_below, remove_bridge, unmount_below
+from deploy_runner.local_aws.leftovers import end_containers_below, remove_bridge, remove_rules, unmount_below
 
 LABEL = "deploy-runner.local"
 
@@ -92,21 +92,24 @@ class Engine:
         Podman 4.3 can lock itself out for ever (containers/podman, issues 14929 and 15492), so it is asked, and what it
         does not do is done without it.
         """
+        if not (self._service and self.folder and self.bridge):
+            self.clean()
+            self.client.close()
+            return
         self.client.api.timeout = 10  # seconds, of each request
         try:
             self.clean()
             self.client.close()
-        except RequestException:
-            if not self._service:
-                raise
-            logging.getLogger(__name__).warning("Podman does not answer: its containers are ended without it")
+        except (DockerException, RequestException) as error:
+            problem = " ".join(str(error).split())[:300]
+            logging.getLogger(__name__).warning("Podman does not help, so its containers end without it: %s", problem)
         finally:
-            if self._service and self.folder and self.bridge:
-                end(self._service, 5)
-                end_containers_below(self.folder)
-                unmount_below(self.folder)
-                remove_bridge(self.bridge)
-                _link(self.folder).unlink(missing_ok=True)
+            end(self._service, 5)
+            end_containers_below(self.folder)
+            unmount_below(self.folder)
+            _link(self.folder).unlink(missing_ok=True)
+            remove_rules(f"{self.gateway}/24")
+            remove_bridge(self.bridge)
 
 
 def _refusal(container: Any) -> DockerException | None:
@@ -152,7 +155,8 @@ def spawn(
         )  # fmt: skip
 
 
-# No kernel setting is touched that an unprivileged container host may not touch; limits are the host's own.
+# No kernel setting is touched that an unprivileged container host may not touch; limits are the host's own. What is
+# removed is killed at once, where newer Podman would ask it first, and wait.
 CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=2048:2048"]
@@ -160,6 +164,7 @@ default_ulimits = ["nofile=1024:1024", "nproc=2048:2048"]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+stop_timeout = 0
 """
 
 REGISTRIES_CONF = """\
@@ -221,7 +226,7 @@ def _docker() -> tuple[docker.DockerClient, str] | None:
 def _podman(state_dir: Path, images_dir: Path, port: int, name: str) -> Engine:
     try:
         return _start_podman(state_dir, images_dir, port, name)
-    except (DockerException, NoContainerEngine):
+    except (DockerException, RequestException, NoContainerEngine):
         # Its records are broken, as they can be after a kill at a bad moment: without them, and without its images.
         end_containers_below(images_dir)
         unmount_below(images_dir)

@@ -1,8 +1,11 @@
-"""What is left on the machine when local AWS or Podman is killed: functions, forgotten containers, mounts, a bridge."""
+"""What is left on the machine when local AWS or Podman is killed: functions, forgotten containers, mounts, rules."""
 
 import contextlib
 import fcntl
+import ipaddress
 import os
+import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -68,6 +71,28 @@ def unmount_below(folder: Path) -> None:
     for mount in reversed(mounts):
         if Path(mount).is_relative_to(folder):
             subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+
+
+def remove_rules(gateway: str) -> None:
+    """Remove what Podman's netavark told the firewall for containers that ended without it.
+
+    `gateway` is an address of their network with its length, as in 10.1.2.1/24; every rule names the network. Where
+    many share its chain, only the rules are ours.
+    """
+    network = str(ipaddress.ip_interface(gateway).network)
+    for table in ("nat", "filter") if shutil.which("iptables") else ():
+        rules = [shlex.split(line) for line in _iptables(table, "-S").splitlines()]
+        ours = [rule[1:] for rule in rules if rule[0] == "-A" and network in rule]
+        for rule in ours:
+            _iptables(table, "-D", *rule)
+        for chain in {rule[-1] for rule in ours if rule[-1].startswith("NETAVARK-")}:
+            _iptables(table, "-F", chain)
+            _iptables(table, "-X", chain)
+
+
+def _iptables(table: str, *arguments: str) -> str:
+    command = ["iptables", "--wait", "--table", table, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def remove_bridge(name: str) -> None:

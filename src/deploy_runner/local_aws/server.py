@@ -19,6 +19,7 @@ from docker.errors import DockerException
 from moto import backends
 from moto.core.config import default_user_config
 from moto.server import DomainDispatcherApplication, create_backend_app
+from requests.exceptions import RequestException
 
 from deploy_runner.domain.errors import DeployRunnerError
 from deploy_runner.local_aws.base_images import base_images_dir
@@ -150,7 +151,7 @@ def _end_what_was_killed(folder: Path) -> None:
             run.mkdir()
             try:
                 start_engine(run, marker.parent / "engine", int(marker.parent.name.removeprefix("local-"))).stop()
-            except (DockerException, NoContainerEngine):  # what is broken there does not keep this one from starting
+            except (DockerException, RequestException, NoContainerEngine):  # it does not keep this one from starting
                 logging.getLogger(__name__).exception("could not take down what was killed: %s", marker.parent.name)
             else:
                 marker.unlink()

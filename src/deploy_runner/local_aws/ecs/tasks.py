@@ -328,7 +328,8 @@ class Task:
             except FailedToStart as error:
                 self._ends(str(error), "TaskFailedToStart")
             except Exception as error:  # without a stop code it would count for nothing, and be replaced for ever
-                _log.exception("task %s", self.id)
+                if not self._backend.closing.is_set():
+                    _log.exception("task %s", self.id)
                 self._ends(f"InternalError: {type(error).__name__}: {error}", "TaskFailedToStart")
             self._stop_containers()
         finally:
