@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from requests.exceptions import RequestException
 from deploy_runner.cli.local import LONGEST_END_SECONDS
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.base_images import cache_dir
+from deploy_runner.local_aws.leftovers import remove_empty_namespaces
 from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
 
@@ -200,6 +202,24 @@ def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subproces
     finally:
         other.terminate()
         other.wait(GUARD)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="network namespaces are Linux's and root's")
+def test_a_network_namespace_that_nothing_ever_came_into_goes_and_no_other(tmp_path: Path) -> None:
+    unused, used, another = (tmp_path / f"{kind}-{uuid.uuid4()}" for kind in ("netns", "netns", "other"))
+    with contextlib.ExitStack() as after:
+        for name in (unused, used, another):
+            after.callback(subprocess.run, ["umount", "--lazy", str(name)], capture_output=True, check=False)
+            name.touch()
+            subprocess.run(["unshare", f"--net={name}", "true"], check=True)
+        inside = subprocess.Popen(["nsenter", f"--net={used}", "sleep", "4640"])
+        after.callback(inside.kill)
+        until(lambda: os.stat(f"/proc/{inside.pid}/ns/net").st_ino == used.stat().st_ino)
+
+        remove_empty_namespaces(tmp_path, older_than=3600)
+        assert sorted(tmp_path.iterdir()) == sorted([unused, used, another])
+        remove_empty_namespaces(tmp_path, older_than=0)
+        assert sorted(tmp_path.iterdir()) == sorted([used, another])
 
 
 def test_whatever_the_moment_of_a_kill_nothing_is_left_after_the_next_start_and_end(tmp_path: Path) -> None:

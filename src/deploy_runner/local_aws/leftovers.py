@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import ipaddress
 import os
+import re
 import shlex
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 
@@ -48,8 +50,32 @@ def _end_container(monitor: Path) -> None:
         os.kill(int(child), signal.SIGKILL)
         for name in Path("/run/netns").glob("*"):
             if name.stat().st_ino == own:
-                subprocess.run(["umount", "--lazy", str(name)], check=False, capture_output=True)
-                name.unlink(missing_ok=True)
+                _remove_namespace(name)
+
+
+def remove_empty_namespaces(folder: Path = Path("/run/netns"), older_than: float = 60) -> None:
+    """Remove network namespaces of Podman's that nobody is in and nothing is in, once they are some seconds old.
+
+    It was ended between making one and connecting it, for which it takes a second; nothing says whose one is.
+    """
+    used = set[int]()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            used.add((process / "ns/net").stat().st_ino)
+    for name in folder.glob("netns-*-*-*-*-*"):
+        with contextlib.suppress(OSError):
+            found = name.stat()
+            if found.st_ino in used or found.st_ctime > time.time() - older_than:
+                continue
+            command = ["nsenter", f"--net={name}", "cat", "/proc/self/net/dev"]
+            shown = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+            if re.findall(r"^ *(\S+):", shown, re.MULTILINE) == ["lo"]:
+                _remove_namespace(name)
+
+
+def _remove_namespace(name: Path) -> None:
+    subprocess.run(["umount", "--lazy", str(name)], check=False, capture_output=True)
+    name.unlink(missing_ok=True)
 
 
 def end_functions_below(folder: Path) -> None:

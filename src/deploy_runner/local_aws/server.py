@@ -26,7 +26,7 @@ from deploy_runner.local_aws.base_images import base_images_dir
 from deploy_runner.local_aws.engine import NoContainerEngine, start_engine
 from deploy_runner.local_aws.fault_gates import ApiGate
 from deploy_runner.local_aws.faults import FaultInvalid, parse
-from deploy_runner.local_aws.leftovers import end_functions_below
+from deploy_runner.local_aws.leftovers import end_functions_below, remove_empty_namespaces
 from deploy_runner.local_aws.machine import Machine
 
 # In this order; each module has `install(machine: Machine) -> None`.
@@ -78,6 +78,7 @@ def start(port: int, state_dir: Path, extensions: Sequence[str] = EXTENSIONS) ->
     """
     lock = _own(state_dir, port)
     _end_what_was_killed(state_dir.parent)
+    remove_empty_namespaces()
     (state_dir / RUNNING).touch()
     logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it warns of metrics that nobody asked for
     os.environ.setdefault("MOTO_S3_CUSTOM_ENDPOINTS", f"http://127.0.0.1:{port}")
