@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_runner.aws.clients import client
 from deploy_runner.aws.deployments import Unfinished
-from deploy_runner.domain.errors import DeployRunnerError, one_line
+from deploy_runner.domain.errors import AwsUnavailable, DeployRunnerError, one_line
 from deploy_runner.domain.outcome import Outcome
 from deploy_runner.domain.report import (
     EVENT_SOURCE,
@@ -42,8 +42,8 @@ def queued(deployment: Deployment, execution: Mapping[str, str]) -> None:
     """
     if deployment["action"] == "build":
         return
-    with _turn(deployment) as known:
-        if known and not known.outcome:
+    with _turn(deployment) as (_, known):
+        if known and not known.outcome:  # also in the turn of an earlier try, which was killed
             _open(deployment, execution)
 
 
@@ -51,7 +51,7 @@ def going_back(deployment: Deployment, failure: Mapping[str, str]) -> None:
     """Say early why the rollout failed, while the services go back: the verdict comes once they are there."""
     line = one_line(f"Going back: {failure['cause']}", MAX_DESCRIPTION)
     url = console_url(deployment["execution_arn"])
-    with _turn(deployment) as known:
+    with _turn(deployment) as (_, known):
         if known and not known.outcome and known.github_deployment_id:
             _github(deployment).set_deployment_status(
                 deployment["repository"], known.github_deployment_id, "in_progress", description=line, log_url=url
@@ -59,19 +59,19 @@ def going_back(deployment: Deployment, failure: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _turn(deployment: Deployment) -> Iterator[Unfinished | None]:
-    """Have a deployment to oneself; None where another has it, or there is nothing to tell any more.
+def _turn(deployment: Deployment) -> Iterator[tuple[bool, Unfinished | None]]:
+    """Try to have a deployment to oneself: whether that is so, and how it stands, None where nothing is left to do.
 
     GitHub takes what two tell it at once twice, and what comes late as the newest.
     """
     table = deployments()
-    known = table.take_turn(deployment["id"], TURN_SECONDS)
+    until = table.take_turn(deployment["id"], TURN_SECONDS)
     try:
-        yield known
+        yield until is not None, table.find(deployment["id"])
     finally:
-        if known:
+        if until is not None:
             try:
-                table.end_turn(deployment["id"])
+                table.end_turn(deployment["id"], until)
             except DeployRunnerError:  # it ends by itself; what was told is told
                 logger.exception("a turn stays taken")
 
@@ -95,7 +95,7 @@ def _open(deployment: Deployment, execution: Mapping[str, str]) -> int:
 def everyone(deployment: Deployment | None, outcome: Outcome, execution: Mapping[str, str]) -> dict[str, str]:
     """Tell everyone who does not know yet; return what went wrong by channel, to be tried again by the sweeper.
 
-    A rejected request is told to no repository that it names.
+    A rejected request is told to no repository that it names. Raises AwsUnavailable where another tells of it.
     """
     arn = execution["arn"]
     told = report(deployment, outcome, arn, execution["started_at"])
@@ -104,13 +104,13 @@ def everyone(deployment: Deployment | None, outcome: Outcome, execution: Mapping
         return _try(at_once)
     for pause in (0.0, *LOOKS_AGAIN_AFTER):
         time.sleep(pause)
-        with _turn(deployment) as known:
-            if known:
+        with _turn(deployment) as (ours, known):
+            if known is None or known.reported:
+                return {}
+            if ours:
                 return _tell(deployment, known, told, execution, at_once)
-        standing = deployments().find(deployment["id"])
-        if standing is None or standing.reported:
-            return {}
-    return {"everyone": "another tells something of it just now"}
+    rule = f"One at a time must tell of the deployment {deployment['id']}"
+    raise AwsUnavailable(rule, remedy="It is tried again; a turn ends by itself in two minutes")
 
 
 def _tell(

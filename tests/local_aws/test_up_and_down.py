@@ -15,6 +15,7 @@ import urllib.request
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from requests.exceptions import RequestException
 from deploy_runner.cli.local import LONGEST_END_SECONDS
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.base_images import cache_dir
-from deploy_runner.local_aws.leftovers import remove_empty_namespaces
+from deploy_runner.local_aws.leftovers import remove_empty_namespaces, remove_rules
 from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
 
@@ -204,7 +205,54 @@ def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subproces
         other.wait(GUARD)
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="network namespaces are Linux's and root's")
+AS_ROOT = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="what is held is Linux's and root's")
+OTHERS_RULES = """\
+nat -N NETAVARK-AAAA
+nat -N NETAVARK-HOSTPORT-SETMARK
+nat -A NETAVARK-HOSTPORT-SETMARK -j MARK --set-mark 1
+nat -A POSTROUTING -s 10.82.33.0/24 -j NETAVARK-AAAA
+nat -A POSTROUTING -s 10.82.32.0/24 -j MASQUERADE
+filter -A INPUT -s 10.82.32.0/24 -j DROP"""
+OUR_RULES = """\
+nat -N NETAVARK-BBBB
+nat -N NETAVARK-DN-BBBB
+nat -A POSTROUTING -s 10.82.32.0/24 -j NETAVARK-BBBB
+nat -A NETAVARK-BBBB -d 10.82.32.0/24 -j ACCEPT
+nat -A NETAVARK-BBBB ! -d 224.0.0.0/4 -j MASQUERADE
+nat -A NETAVARK-DN-BBBB -s 10.82.32.0/24 -j NETAVARK-HOSTPORT-SETMARK
+filter -N NETAVARK_FORWARD
+filter -A NETAVARK_FORWARD -d 10.82.32.0/24 -j ACCEPT"""
+NOBODYS = {b"-N NETAVARK-DN-BBBB", b"-N NETAVARK_FORWARD"}  # chains without a rule, which netavark uses again
+
+
+@AS_ROOT
+def test_only_the_rules_of_the_network_are_removed_from_the_firewall() -> None:
+    def in_a_network_of_its_own() -> tuple[set[bytes], set[bytes]]:
+        os.unshare(os.CLONE_NEWNET)  # of this thread alone
+        odd = ["filter", "-A", "INPUT", "-m", "comment", "--comment", b"it\xe9s\n'", "-j", "DROP"]
+        for rule in (odd, *map(str.split, OTHERS_RULES.splitlines())):
+            iptables(*rule)
+        before = firewall()
+        for rule in map(str.split, OUR_RULES.splitlines()):
+            iptables(*rule)
+        remove_rules("10.82.32.1/24")
+        return before, firewall()
+
+    with ThreadPoolExecutor(1) as alone:
+        before, after = alone.submit(in_a_network_of_its_own).result()
+    assert len(before) > 10
+    assert after - NOBODYS == before
+
+
+def iptables(table: str | bytes, *arguments: str | bytes) -> bytes:
+    return subprocess.run(["iptables", "-t", table, *arguments], capture_output=True, check=True).stdout
+
+
+def firewall() -> set[bytes]:
+    return {line for table in ("nat", "filter") for line in iptables(table, "-S").split(b"\n")}
+
+
+@AS_ROOT
 def test_a_network_namespace_that_nothing_ever_came_into_goes_and_no_other(tmp_path: Path) -> None:
     unused, used, another = (tmp_path / f"{kind}-{uuid.uuid4()}" for kind in ("netns", "netns", "other"))
     with contextlib.ExitStack() as after:

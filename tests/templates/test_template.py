@@ -11,6 +11,7 @@ import pytest
 from moto.cloudformation.exceptions import ValidationError
 
 from deploy_runner.local_aws.cloudformation.template import read
+from functions.report_status import tell
 
 from .stacks import REQUIRED, ROOT, Stack, arn, packaged
 
@@ -25,6 +26,11 @@ FUNCTIONS = {
     "SweepFunction": "sweep",
 }
 EVENTS = ["ECS Deployment State Change", "ECS Task State Change", "ECS Service Action"]
+
+
+def test_the_turn_at_telling_outlasts_its_function() -> None:
+    timeout = read((ROOT / "template.yaml").read_text())["Resources"]["ReportStatusFunction"]["Properties"]["Timeout"]
+    assert timeout + 10 <= tell.TURN_SECONDS  # clocks differ
 
 
 def test_the_parameters_that_have_no_default() -> None:

@@ -121,13 +121,15 @@ def test_the_lock_is_kept_until_it_is_released(table: Table) -> None:
 
 def test_one_at_a_time_tells_of_a_deployment_and_a_turn_ends_by_itself(table: Table) -> None:
     table.go("d1")
-    taken = table.take_turn("d1", 60)
-    assert taken
-    assert taken.id == "d1"
+    until = table.take_turn("d1", 60)
+    assert until
     assert table.take_turn("d1", 60) is None
-    table.end_turn("d1")
-    assert table.take_turn("d1", -1)  # and then its function is killed
+    table.end_turn("d1", until)
+    late = table.take_turn("d1", -1)  # and then its function is killed
+    assert late
     assert table.take_turn("d1", 60)
+    table.end_turn("d1", late)  # it is another's by now
+    assert table.take_turn("d1", 60) is None
     table.end(table.one("d1"), SUCCESS, "finish", {})
     table.told(deployment("d1"), "now")
     assert table.take_turn("d1", 60) is None

@@ -11,6 +11,7 @@ import pytest
 from deploy_runner.aws.clients import TargetClients
 from deploy_runner.domain.errors import (
     AppNotAllowed,
+    AwsUnavailable,
     ChecksNotGreen,
     LockLost,
     NothingToGoBackTo,
@@ -370,13 +371,13 @@ def test_an_end_that_comes_twice_at_once_is_told_once(
     monkeypatch.setattr(tell, "LOOKS_AGAIN_AFTER", (0.0,))
     report("queued", deployment, context)
     outcome = ended(SUCCESS)
-    again = [lambda: report("outcome", deployment, context, outcome=outcome)]
     state = github.deployment_state
 
     def meanwhile(*given: Any) -> str | None:
+        monkeypatch.setattr(github, "deployment_state", state)
         found = state(*given)
-        while again:
-            again.pop()()
+        with pytest.raises(AwsUnavailable, match="One at a time"):
+            report("outcome", deployment, context, outcome=outcome)
         return found
 
     monkeypatch.setattr(github, "deployment_state", meanwhile)
@@ -396,7 +397,8 @@ def test_an_end_that_comes_while_the_beginning_is_told_is_told_after_it(
 
     def meanwhile(*given: Any, **more: Any) -> int:
         monkeypatch.setattr(github, "create_deployment", create)
-        report("outcome", deployment, context, outcome=ended(CANCELLED))
+        with pytest.raises(AwsUnavailable):
+            report("outcome", deployment, context, outcome=ended(CANCELLED))
         return create(*given, **more)
 
     monkeypatch.setattr(github, "create_deployment", meanwhile)
@@ -407,6 +409,16 @@ def test_an_end_that_comes_while_the_beginning_is_told_is_told_after_it(
 
     assert [given["state"] for what, given in github.calls if what == "status"] == ["queued", "inactive"]
     assert left_to_do() == 0
+
+
+def test_a_beginning_whose_function_was_killed_is_told_by_the_next_try(
+    deployment: dict[str, Any], github: FakeGitHub, aws: Any, context: Context
+) -> None:
+    from functions.table import deployments
+
+    deployments().take_turn(deployment["id"], 60)
+    report("queued", deployment, context)
+    assert [given["state"] for what, given in github.calls if what == "status"] == ["queued"]
 
 
 def test_an_outcome_that_another_tells_is_not_told(

@@ -217,20 +217,23 @@ class Deployments:
         self.close(unfinished.id)
         return answers
 
-    def take_turn(self, deployment_id: str, seconds: float) -> Unfinished | None:
+    def take_turn(self, deployment_id: str, seconds: float) -> float | None:
         """Take the turn at telling of a deployment, until `end_turn`, or for some seconds if that never comes.
 
-        None where another has it, or there is nothing to tell any more.
+        Return until when, which is for `end_turn`. None where another has it, or there is nothing to tell any more.
         """
+        until = self._now() + seconds
         todo = "attribute_exists(pk) AND attribute_not_exists(reported)"
         condition = f"{todo} AND attribute_not_exists(telling_until) OR {todo} AND telling_until < :now"
-        taken = _update(_open_key(deployment_id), {"telling_until": self._now() + seconds}, condition)
+        taken = _update(_open_key(deployment_id), {"telling_until": until}, condition)
         taken["Update"]["ExpressionAttributeValues"] |= {":now": {"N": repr(self._now())}}
-        return None if self._write([taken]) else self.find(deployment_id)
+        return None if self._write([taken]) else until
 
-    def end_turn(self, deployment_id: str) -> None:
-        """Let another tell of a deployment."""
-        self._write([_update(_open_key(deployment_id), {}, _THERE, remove=("telling_until",))])
+    def end_turn(self, deployment_id: str, until: float) -> None:
+        """Let another tell of a deployment, if the turn is still ours."""
+        ended = _update(_open_key(deployment_id), {}, "telling_until = :until", remove=("telling_until",))
+        ended["Update"]["ExpressionAttributeValues"] = _item({":until": until})
+        self._write([ended])
 
     def told(self, deployment: Deployment, reported_at: str) -> None:
         """Keep that the end of a deployment was reported."""

@@ -19,7 +19,6 @@ from deploy_runner.domain.errors import DeployRunnerError
 
 DEFAULT_PORT = 4566
 LONGEST_END_SECONDS = 60  # of taking everything down, which takes 2 and, with a container engine that hangs, 20
-_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class NotRunning(DeployRunnerError):
@@ -65,15 +64,8 @@ def up(arguments: argparse.Namespace) -> int:
     """Run local AWS until SIGINT or SIGTERM."""
     # Not an Event: a second signal may come while the first is taken, and its lock would be waited for by its holder.
     asked: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-    def end(number: int, _: Any) -> None:
-        for each in _ENDS:
-            signal.signal(each, lambda *_: None)
-        _end_soon()
-        asked.put(number)
-
-    for number in _ENDS:
-        signal.signal(number, end)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: asked.put(number))
     from deploy_runner.local_aws.base_images import cache_dir
     from deploy_runner.local_aws.server import start
 
@@ -97,15 +89,11 @@ def up(arguments: argparse.Namespace) -> int:
         asked.get()
         print("Taking everything down.", flush=True)
     finally:
-        _end_soon()
+        # Rather be gone, with a word on what hung, than there for ever: the next start removes what is left.
+        with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # without a stderr to say it on
+            faulthandler.dump_traceback_later(LONGEST_END_SECONDS, exit=True)
         machine.stop()
     return 0
-
-
-def _end_soon() -> None:
-    """Rather be gone, with a word on what hung, than there for ever: the next start removes what is left."""
-    with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # there may be no stderr to say it on
-        faulthandler.dump_traceback_later(LONGEST_END_SECONDS, exit=True)
 
 
 def env(arguments: argparse.Namespace) -> int:

@@ -100,25 +100,29 @@ def unmount_below(folder: Path) -> None:
 
 
 def remove_rules(gateway: str) -> None:
-    """Remove what Podman's netavark told the firewall for containers that ended without it.
+    """Remove what Podman's netavark told iptables for containers that ended without it, and nobody else's rules.
 
-    `gateway` is an address of their network with its length, as in 10.1.2.1/24; every rule names the network. Where
-    many share its chain, only the rules are ours.
+    `gateway` is an address of their network with its length, as in 10.1.2.1/24. Every rule names the network, in one of
+    netavark's chains or to send it to the network's own one: src/firewall/varktables/types.rs of containers/netavark.
     """
     network = str(ipaddress.ip_interface(gateway).network)
     for table in ("nat", "filter") if shutil.which("iptables") else ():
-        rules = [shlex.split(line) for line in _iptables(table, "-S").splitlines()]
-        ours = [rule[1:] for rule in rules if rule[0] == "-A" and network in rule]
-        for rule in ours:
-            _iptables(table, "-D", *rule)
-        for chain in {rule[-1] for rule in ours if rule[-1].startswith("NETAVARK-")}:
-            _iptables(table, "-F", chain)
-            _iptables(table, "-X", chain)
+        for line in _iptables(table, "-S").split("\n"):
+            if not re.match(rf"-A (NETAVARK\S+|POSTROUTING) .*(?<=-[sd] ){re.escape(network)} ", line):
+                continue
+            chain, *rest = shlex.split(line.removeprefix("-A "))
+            own = rest[-1] if re.fullmatch("NETAVARK-[0-9A-F]+", rest[-1]) else None
+            if chain != "POSTROUTING" or own:
+                _iptables(table, "-D", chain, *rest)
+            if chain == "POSTROUTING" and own:
+                _iptables(table, "-F", own)
+                _iptables(table, "-X", own)
 
 
 def _iptables(table: str, *arguments: str) -> str:
-    command = ["iptables", "--wait", "--table", table, *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    command = ["iptables", "--wait", "5", "--table", table, *arguments]
+    found = subprocess.run(command, check=False, capture_output=True, text=True, errors="surrogateescape")
+    return found.stdout
 
 
 def remove_bridge(name: str) -> None:
