@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from requests.exceptions import RequestException
 from deploy_runner.cli.local import LONGEST_END_SECONDS
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.base_images import cache_dir
-from deploy_runner.local_aws.leftovers import remove_empty_namespaces, remove_rules
+from deploy_runner.local_aws.leftovers import remove_empty_namespaces, remove_namespaces, remove_rules
 from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
 
@@ -205,7 +206,9 @@ def test_the_next_start_on_any_port_removes_what_a_killed_one_left(up: subproces
         other.wait(GUARD)
 
 
-AS_ROOT = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="what is held is Linux's and root's")
+AS_ROOT = pytest.mark.skipif(
+    os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("iptables")), reason="needs root, ip and iptables"
+)
 OTHERS_RULES = """\
 nat -N NETAVARK-AAAA
 nat -N NETAVARK-HOSTPORT-SETMARK
@@ -253,20 +256,27 @@ def firewall() -> set[bytes]:
 
 
 @AS_ROOT
-def test_a_network_namespace_that_nothing_ever_came_into_goes_and_no_other(tmp_path: Path) -> None:
-    unused, used, another = (tmp_path / f"{kind}-{uuid.uuid4()}" for kind in ("netns", "netns", "other"))
+def test_network_namespaces_that_nobody_will_use_go_and_no_other(tmp_path: Path) -> None:
+    kinds = ("netns", "netns", "netns", "other")
+    unused, used, connected, another = (tmp_path / f"{kind}-{uuid.uuid4()}" for kind in kinds)
     with contextlib.ExitStack() as after:
-        for name in (unused, used, another):
+        for name in (unused, used, connected, another):
             after.callback(subprocess.run, ["umount", "--lazy", str(name)], capture_output=True, check=False)
             name.touch()
             subprocess.run(["unshare", f"--net={name}", "true"], check=True)
         inside = subprocess.Popen(["nsenter", f"--net={used}", "sleep", "4640"])
         after.callback(inside.kill)
         until(lambda: os.stat(f"/proc/{inside.pid}/ns/net").st_ino == used.stat().st_ino)
+        for step in ("link add near type veth peer name far", "addr add 10.82.32.7/24 dev near", "link set near up"):
+            subprocess.run(["nsenter", f"--net={connected}", "ip", *step.split()], check=True)
 
         remove_empty_namespaces(tmp_path, older_than=3600)
-        assert sorted(tmp_path.iterdir()) == sorted([unused, used, another])
+        assert sorted(tmp_path.iterdir()) == sorted([unused, used, connected, another])
         remove_empty_namespaces(tmp_path, older_than=0)
+        assert sorted(tmp_path.iterdir()) == sorted([used, connected, another])
+        remove_namespaces("10.82.33.1/24", tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([used, connected, another])
+        remove_namespaces("10.82.32.1/24", tmp_path)
         assert sorted(tmp_path.iterdir()) == sorted([used, another])
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from deploy_runner.aws.deployments import Deployments, Unfinished, _lock
-from deploy_runner.domain.errors import DeployRunnerError, LockLost
+from deploy_runner.domain.errors import AwsUnavailable, DeployRunnerError, LockLost
 from deploy_runner.domain.lock import Lock
 from tests.property.fake_dynamodb import FakeDynamoDb, refused
 from tests.unit.conftest import ENVIRONMENT
@@ -363,7 +363,7 @@ class Schedules(RuleBasedStateMachine):
 
     def _do(self, execution: Execution, good: bool, calls: int) -> None:
         self.world.calls_left = calls
-        with suppress(Crash, LockLost):
+        with suppress(Crash, LockLost, AwsUnavailable):
             execution.step(good)
         self.world.calls_left = -1
         self._note_successes()
@@ -372,7 +372,7 @@ class Schedules(RuleBasedStateMachine):
         if function == "watch-rollout":
             return  # the rollouts here end by themselves
         self.world.calls_left = calls
-        with suppress(Crash):
+        with suppress(Crash, AwsUnavailable):
             run(function, event)
         self.world.calls_left = -1
         self._note_successes()

@@ -24,7 +24,13 @@ from docker.errors import DockerException, NotFound
 from requests.exceptions import RequestException
 
 from deploy_runner.domain.errors import DeployRunnerError
-from deploy_runner.local_aws.leftovers import end_containers_below, remove_bridge, remove_rules, unmount_below
+from deploy_runner.local_aws.leftovers import (
+    end_containers_below,
+    remove_bridge,
+    remove_namespaces,
+    remove_rules,
+    unmount_below,
+)
 
 LABEL = "deploy-runner.local"
 
@@ -108,6 +114,7 @@ class Engine:
             end_containers_below(self.folder)
             unmount_below(self.folder)
             _link(self.folder).unlink(missing_ok=True)
+            remove_namespaces(f"{self.gateway}/24")
             remove_rules(f"{self.gateway}/24")
             remove_bridge(self.bridge)
 

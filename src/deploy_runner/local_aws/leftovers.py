@@ -53,8 +53,24 @@ def _end_container(monitor: Path) -> None:
                 _remove_namespace(name)
 
 
-def remove_empty_namespaces(folder: Path = Path("/run/netns"), older_than: float = 60) -> None:
-    """Remove network namespaces of Podman's that nobody is in and nothing is in, once they are some seconds old.
+NAMESPACES = Path("/run/netns")
+_OF_PODMAN = "netns-*-*-*-*-*"
+
+
+def remove_namespaces(gateway: str, folder: Path = NAMESPACES) -> None:
+    """Remove Podman's network namespaces that are connected to a network all of whose containers have ended.
+
+    It was ended before it had written down whose one is. `gateway` is an address with its length, as in 10.1.2.1/24.
+    """
+    network = ipaddress.ip_interface(gateway).network.network_address
+    route = f"\t{int.from_bytes(network.packed, 'little'):08X}\t"  # proc_pid_net(5)
+    for name in folder.glob(_OF_PODMAN):
+        if route in _read_in(name, "route"):
+            _remove_namespace(name)
+
+
+def remove_empty_namespaces(folder: Path = NAMESPACES, older_than: float = 60) -> None:
+    """Remove Podman's network namespaces that nobody is in and nothing is in, once they are some seconds old.
 
     It was ended between making one and connecting it, for which it takes a second; nothing says whose one is.
     """
@@ -62,15 +78,18 @@ def remove_empty_namespaces(folder: Path = Path("/run/netns"), older_than: float
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             used.add((process / "ns/net").stat().st_ino)
-    for name in folder.glob("netns-*-*-*-*-*"):
+    for name in folder.glob(_OF_PODMAN):
         with contextlib.suppress(OSError):
             found = name.stat()
             if found.st_ino in used or found.st_ctime > time.time() - older_than:
                 continue
-            command = ["nsenter", f"--net={name}", "cat", "/proc/self/net/dev"]
-            shown = subprocess.run(command, check=False, capture_output=True, text=True).stdout
-            if re.findall(r"^ *(\S+):", shown, re.MULTILINE) == ["lo"]:
+            if re.findall(r"^ *(\S+):", _read_in(name, "dev"), re.MULTILINE) == ["lo"]:
                 _remove_namespace(name)
+
+
+def _read_in(namespace: Path, file: str) -> str:
+    command = ["nsenter", f"--net={namespace}", "cat", f"/proc/self/net/{file}"]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def _remove_namespace(name: Path) -> None:
