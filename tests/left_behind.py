@@ -4,9 +4,12 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+from deploy_runner.local_aws.engine import subnet_of
 
 
 def left_behind(port: int) -> list[str]:
@@ -54,12 +57,12 @@ def _rules(port: int) -> Iterator[str]:
     for table in ("nat", "filter") if shutil.which("iptables") else ():
         command = ["iptables", "--wait", "--table", table, "-S"]
         shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        yield from (rule for rule in shown.splitlines() if f" 10.{64 + (port >> 8) % 128}.{port & 255}.0/24 " in rule)
+        yield from (rule for rule in shown.splitlines() if f" {subnet_of(port)}.0/24 " in rule)
 
 
 def _namespaces(port: int) -> Iterator[str]:
-    """Yield the network namespaces with a route into the instance's subnet (engine.py): its containers'."""
-    subnet = bytes([10, 64 + (port >> 8) % 128, port & 255, 0])[::-1].hex().upper()
+    """Yield the network namespaces with a route into the instance's subnet: its containers'."""
+    subnet = socket.inet_aton(f"{subnet_of(port)}.0")[::-1].hex().upper()  # as the kernel writes it
     for path in Path("/run/netns").glob("*"):
         shown = subprocess.run(
             ["nsenter", f"--net={path}", "cat", "/proc/self/net/route"], capture_output=True, text=True, check=False

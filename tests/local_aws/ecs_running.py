@@ -1,16 +1,15 @@
 """An ECS that runs containers, as the tests use it: what they ask of it, and containers for it to run."""
 
-import time
 import urllib.request
 from typing import Any
 
 import boto3
 
 from deploy_runner.local_aws.machine import ACCOUNT_ID, Machine
+from tests.waiting import until
 
 BUSYBOX = "public.ecr.aws/docker/library/busybox:stable"
 ROLE = "arn:aws:iam::123456789012:role/execution"
-SECONDS = 40
 OVER = ("SUCCESSFUL", "STOPPED", "ROLLBACK_SUCCESSFUL", "ROLLBACK_FAILED")
 LOGS = {
     "logDriver": "awslogs",
@@ -83,14 +82,6 @@ class Ecs:
     def page(self, name: str) -> str:
         with urllib.request.urlopen(self.machine.service_urls[ACCOUNT_ID, "tests", name], timeout=10) as answer:
             return answer.read().decode().strip()
-
-
-def until(read: Any, good: Any) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not good(value := read()):
-        assert time.monotonic() < deadline, value
-        time.sleep(0.05)
-    return value
 
 
 def container(name: str, script: str = "", **more: Any) -> dict[str, Any]:

@@ -5,13 +5,15 @@ import json
 import subprocess
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import WaiterError
 from moto.ecs.models import ecs_backends
 
-from tests.local_aws.ecs_running import BUSYBOX, LOGS, ROLE, SECONDS, Ecs, container, until
+from tests.local_aws.ecs_running import BUSYBOX, LOGS, ROLE, Ecs, container
+from tests.waiting import LONGEST, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 
@@ -192,12 +194,14 @@ def test_what_takes_more_memory_than_it_may_is_killed_and_said_to_be_out_of_memo
     if not ecs.machine.engine.client.info()["MemoryLimit"]:
         pytest.skip("this machine's engine may not limit memory")
     greedy = container("main", "x=a; while true; do x=$x$x; done", memory=16)
+    Path("oom").unlink(missing_ok=True)
 
     task = ecs.run(ecs.register("greedy", greedy))
 
     (main,) = task["containers"]
     assert (main["exitCode"], main["reason"]) == (137, "OutOfMemoryError: Container killed due to memory usage")
     assert (task["stopCode"], main["memory"]) == ("EssentialContainerExited", "16")
+    assert not Path("oom").exists(), "the container's monitor left a file in the folder that we were started in"
 
 
 def test_a_container_is_as_its_definition_says(ecs: Ecs) -> None:
@@ -393,7 +397,7 @@ def test_a_request_that_comes_twice_starts_one_task(ecs: Ecs) -> None:
 
 
 def test_waiters_end_as_they_do_on_aws_and_ended_tasks_are_forgotten_after_an_hour(ecs: Ecs) -> None:
-    often = {"Delay": 1, "MaxAttempts": SECONDS}
+    often = {"Delay": 1, "MaxAttempts": int(LONGEST)}
     arn = ecs.start(ecs.register("waited", container("main", "trap 'exit 0' TERM; sleep 100 & wait")))
     ecs.api.get_waiter("tasks_running").wait(cluster="tests", tasks=[arn], WaiterConfig=often)
     ecs.api.stop_task(cluster="tests", task=arn)

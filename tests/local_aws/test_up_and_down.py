@@ -15,7 +15,7 @@ import time
 import urllib.request
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,17 @@ from docker.errors import DockerException
 from requests.exceptions import RequestException
 
 from deploy_runner.cli.local import LONGEST_END_SECONDS
-from deploy_runner.local_aws import server
+from deploy_runner.local_aws import leftovers, server
 from deploy_runner.local_aws.base_images import cache_dir
-from deploy_runner.local_aws.leftovers import remove_empty_namespaces, remove_namespaces, remove_rules
+from deploy_runner.local_aws.leftovers import (
+    end_containers_below,
+    remove_empty_namespaces,
+    remove_namespaces,
+    remove_rules,
+)
 from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
+from tests.waiting import LONGEST, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("up_and_down")]
 
@@ -48,7 +54,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def say(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=LONGEST, check=False)
 
 
 @pytest.fixture
@@ -63,11 +69,8 @@ def up(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 def start(said: Path, port: int = PORT, given: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     with said.open("wb") as output:
         process = subprocess.Popen(given or command("up", "--port", str(port)), stdout=output, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 60
-    while "Ctrl-C" not in said.read_text():
-        assert process.poll() is None, said.read_text()
-        assert time.monotonic() < deadline, said.read_text()
-        time.sleep(0.05)
+    until(lambda: (said.read_text(), process.poll()), lambda now: "Ctrl-C" in now[0] or now[1] is not None)
+    assert process.poll() is None, said.read_text()
     return process
 
 
@@ -97,18 +100,11 @@ def run_a_service() -> None:
         cluster="c", serviceName="s", taskDefinition="f", desiredCount=1, launchType="FARGATE",
         networkConfiguration={"awsvpcConfiguration": {"subnets": subnets}},
     )  # fmt: skip
-    until(lambda: balancers() and any("sleep 4640" in line for line in left_behind(PORT)))
+    until(lambda: left_behind(PORT), lambda left: balancers() and any("sleep 4640" in line for line in left))
 
 
 def balancers() -> list[str]:
     return [line for line in left_behind(PORT) if ": haproxy " in line]
-
-
-def until(good: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not good():
-        assert time.monotonic() < deadline, left_behind(PORT)
-        time.sleep(0.05)
 
 
 def answers(port: int) -> bool:
@@ -160,6 +156,49 @@ def test_a_container_engine_that_hangs_is_ended_too_and_what_it_ran(
     assert left_behind(PORT) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+@pytest.mark.parametrize("look", ["that finds it", "that misses it"])
+def test_a_monitor_that_goes_on_meanwhile_is_ended_too(
+    look: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that waits for Podman's word: once Podman is ended it goes on, as another process, and runs runc."""
+    script = """
+        until [ -e "$1/go-on" ]; do sleep 0.01; done
+        ln -s /bin/sh "$1/runc"
+        ("$1/runc" -c "while :; do sleep 1; done" 46401 "$1" & touch "$1/went-on"; wait) &
+    """
+    ours, others = folders = [tmp_path / "ours", tmp_path / "others"]
+    is_helper, kill = leftovers._is_helper, os.kill
+
+    def it_goes_on() -> None:
+        (ours / "go-on").touch()
+        until(lambda: (ours / "went-on").exists())
+
+    def looks(process: Path, folder: Path) -> bool:
+        if int(process.name) == monitors[0].pid:
+            it_goes_on()
+            monitors[0].wait()
+        return is_helper(process, folder)
+
+    with contextlib.ExitStack() as after:
+        monitors = []
+        for folder in folders:
+            folder.mkdir()
+            after.callback((folder / "go-on").touch)
+            monitors.append(subprocess.Popen(["conmon", "-c", script, "-b", str(folder)], executable="/bin/sh"))
+            after.callback(monitors[-1].wait)
+            after.callback(monitors[-1].kill)
+        if look == "that finds it":
+            monkeypatch.setattr(os, "kill", lambda *given: (it_goes_on(), kill(*given)))
+        else:
+            monkeypatch.setattr(leftovers, "_is_helper", looks)
+
+        end_containers_below(ours, LONGEST)
+
+        (left,) = until(lambda: processes_with(b" 46401 "), lambda left: len(left) == 1)
+        assert bytes(others) in left
+
+
 def test_what_hangs_at_the_end_is_named_and_does_not_stay(tmp_path: Path) -> None:
     program = tmp_path / "up.py"
     program.write_text(
@@ -177,6 +216,12 @@ def test_what_hangs_at_the_end_is_named_and_does_not_stay(tmp_path: Path) -> Non
     assert process.wait(GUARD) == 1
     assert "in it_hangs" in (tmp_path / "said").read_text()
     assert left_behind(PORT) == []
+
+
+def processes_with(words: bytes) -> list[bytes]:
+    """The command lines in which these words are."""
+    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return [line for line in map(command_line, pids) if words in line.replace(b"\0", b" ")]
 
 
 def command_line(pid: int) -> bytes:
@@ -292,7 +337,7 @@ def test_whatever_the_moment_of_a_kill_nothing_is_left_after_the_next_start_and_
             busy = threading.Thread(target=keep_busy, args=(port,), daemon=True)
             busy.start()
             kill_after(process, moments.uniform(0, 3))
-            busy.join(60)
+            busy.join(LONGEST)
             assert not busy.is_alive()
         else:  # while it starts
             with said.open("wb") as output:
@@ -398,7 +443,7 @@ def test_a_port_that_something_else_has_is_named() -> None:
 def test_without_a_container_engine_the_remedy_is_named(tmp_path: Path) -> None:
     nothing = {"PATH": str(tmp_path), "HOME": str(tmp_path), "DOCKER_HOST": "unix:///nowhere.sock"}
     refused = subprocess.run(
-        command("up", "--port", str(PORT)), capture_output=True, text=True, env=nothing, timeout=60, check=False
+        command("up", "--port", str(PORT)), capture_output=True, text=True, env=nothing, timeout=LONGEST, check=False
     )
     assert refused.returncode == 3
     assert "Docker or Podman" in refused.stderr

@@ -141,7 +141,12 @@ def end(process: "subprocess.Popen[bytes]", seconds: float = 10) -> None:
 
 
 def spawn(
-    command: list[str], *, log: Path, env: dict[str, str] | None = None, pass_fds: Sequence[int] = ()
+    command: list[str],
+    *,
+    log: Path,
+    env: dict[str, str] | None = None,
+    folder: Path | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
     """Start a process that does not outlive us, even if we are killed.
 
@@ -157,7 +162,7 @@ def spawn(
 
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            command, env=env, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent, start_new_session=True, pass_fds=pass_fds,
         )  # fmt: skip
 
@@ -255,13 +260,15 @@ def _start_podman(state_dir: Path, images_dir: Path, port: int, name: str) -> En
     images_dir.mkdir(parents=True, exist_ok=True)
     command = ["podman", *folders, "system", "service", "--time=0", f"unix://{podman_socket}"]
     log = state_dir / "podman.log"
-    service = spawn(command, log=log, env=env)
+    # In its own folder, for its monitors leave a file `oom` where they were started, when a container's memory is not
+    # enough: write_oom_files in src/oom.c of containers/conmon.
+    service = spawn(command, log=log, env=env, folder=state_dir)
     try:
         client = _connect(podman_socket, service, log)
         version = client.version()["Version"]
         # Instances run side by side, so each has a subnet and a bridge by its port: Podman knows only its own folder's
         # networks, and would give every one the same bridge.
-        subnet = f"10.{64 + (port >> 8) % 128}.{port & 255}"
+        subnet = subnet_of(port)
         engine = Engine(
             client=client,
             network=name,
@@ -293,6 +300,11 @@ def _start_podman(state_dir: Path, images_dir: Path, port: int, name: str) -> En
         end(service)
         raise
     return engine
+
+
+def subnet_of(port: int) -> str:
+    """Return the first three parts of the addresses of an instance's containers."""
+    return f"10.{64 + (port >> 8) % 128}.{port & 255}"
 
 
 def _runroot(images_dir: Path) -> Path:

@@ -12,29 +12,34 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def end_containers_below(folder: Path) -> None:
+def end_containers_below(folder: Path, seconds: float = 10) -> None:
     """End containers that still run though the engine in `folder` knows them no more.
 
     Podman 4.3 forgets a container that is removed in the moment in which it starts, and lets it run. A build's step has
-    no monitor at all, and stays for ever if Podman is ended between its creation and its start.
+    no monitor at all, and stays for ever if Podman is ended between its creation and its start. A monitor that waits
+    for Podman's word goes on once Podman is ended, as another process, and runs what was not there before: so we look
+    for some seconds at most, until nothing is found twice, since one that forks while we look is not found.
     """
+    deadline, looks_in_vain = time.monotonic() + seconds, 0
+    while looks_in_vain < 2 and time.monotonic() < deadline:
+        # Helpers first: a monitor whose container ends would start Podman to tidy up.
+        found = sum(_end(process) for is_one in (_is_helper, _root_is_below) for process in _processes(is_one, folder))
+        looks_in_vain = 0 if found else looks_in_vain + 1
+        time.sleep(0.02)
+
+
+def _processes(is_one: Callable[[Path, Path], bool], folder: Path) -> Iterator[Path]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
-            if _root_is_below(folder, process):
-                os.kill(int(process.name), signal.SIGKILL)
-                continue
-            arguments = (process / "cmdline").read_bytes().split(b"\0")
-            if Path(arguments[0].decode()).name != "conmon" or b"-b" not in arguments:
-                continue
-            bundle = Path(arguments[arguments.index(b"-b") + 1].decode())
-            if bundle.is_relative_to(folder):
-                _end_container(process)
+            if is_one(process, folder):
+                yield process
 
 
-def _root_is_below(folder: Path, process: Path) -> bool:
+def _root_is_below(process: Path, folder: Path) -> bool:
     """Tell whether a process has a root of its own, which an engine in `folder` made: proc_pid_mountinfo(5)."""
     for line in (process / "mountinfo").read_text().splitlines():
         if line.split()[4] == "/":
@@ -42,15 +47,32 @@ def _root_is_below(folder: Path, process: Path) -> bool:
     return False
 
 
-def _end_container(monitor: Path) -> None:
-    children = (monitor / "task" / monitor.name / "children").read_text().split()
-    os.kill(int(monitor.name), signal.SIGKILL)  # first, or it would start Podman to tidy up
-    for child in children:
-        own = os.stat(f"/proc/{child}/ns/net").st_ino
-        os.kill(int(child), signal.SIGKILL)
-        for name in Path("/run/netns").glob("*"):
-            if name.stat().st_ino == own:
-                _remove_namespace(name)
+def _is_helper(process: Path, folder: Path) -> bool:
+    """Tell whether a process is a container's monitor, or makes one, or tidies up after it, for the engine there."""
+    line = (process / "cmdline").read_bytes()
+    program, *arguments = line.split(b"\0")
+    name = os.path.basename(program)
+    if name in (b"conmon", b"runc") or (name == b"podman" and b"\0container\0cleanup\0" in line):
+        return any(Path(os.fsdecode(argument)).is_relative_to(folder) for argument in arguments)
+    return False
+
+
+def _end(process: Path) -> bool:
+    """End a process, and remove the network namespace that was made for it. Return whether it was there to be ended."""
+    with contextlib.suppress(OSError):
+        namespaces = [name for name in NAMESPACES.glob(_OF_PODMAN) if _is_in(process, name)]
+        os.kill(int(process.name), signal.SIGKILL)
+        for name in namespaces:
+            _remove_namespace(name)
+        return True
+    return False
+
+
+def _is_in(process: Path, namespace: Path) -> bool:
+    with contextlib.suppress(OSError):
+        own = os.stat("/proc/self/ns/net").st_ino
+        return namespace.stat().st_ino == os.stat(process / "ns/net").st_ino != own
+    return False
 
 
 NAMESPACES = Path("/run/netns")
