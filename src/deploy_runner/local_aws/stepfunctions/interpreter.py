@@ -259,10 +259,13 @@ def _patch_program() -> None:
 def _patch_parse() -> None:
     """A definition is parsed once: moto does it at each start, which is most of the time of a short execution."""
     parsed = functools.lru_cache(maxsize=32)(AmazonStateLanguageParser.parse)
+    one_at_a_time = threading.Lock()  # or executions that start together would each parse it
 
     def program(self: Any) -> Any:
+        with one_at_a_time:
+            made = parsed(self._evaluation_details.state_machine_details.definition)[0]
         # A copy, since the parts of a program may keep something of an execution.
-        return copy.deepcopy(parsed(self._evaluation_details.state_machine_details.definition)[0])
+        return copy.deepcopy(made)
 
     ExecutionWorker._get_evaluation_entrypoint = program
 

@@ -9,8 +9,10 @@ import hashlib
 import json
 import math
 import random
+import re
 import uuid
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from jsonata import Jsonata
@@ -20,6 +22,7 @@ from jsonata.utils import Utils
 type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 
 _HASHES = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
+_PARTIAL = re.compile(r"\?\s*([,)]|/\*)")  # `f(?, 1)`; what follows the `?` of a condition is an expression
 _UNDEFINED = None  # jsonata-python says None for "undefined", and NULL_VALUE for JSON's null
 
 
@@ -37,8 +40,10 @@ def evaluate(expression: str, bindings: Mapping[str, Json]) -> Json:
     for name, function in _FUNCTIONS.items():
         environment.setdefault(name, Jsonata.JLambda(_named(name, function)))
     try:
-        program = Jsonata(expression)
-        program.set_output_convert_nulls(False)
+        program = copy.copy(_parsed(expression))  # which keeps the time of its evaluation, for $now
+        if _PARTIAL.search(expression):
+            program.parser = Jsonata.get_parser()  # which such a function is made by, and which is for one thread
+        Jsonata.CURRENT.jsonata = program  # where the library looks for it, as its constructor leaves it
         result = program.evaluate(None, environment)
     except JSONataError as error:
         raise JSONataError(
@@ -52,6 +57,14 @@ def evaluate(expression: str, bindings: Mapping[str, Json]) -> Json:
     if result is _UNDEFINED:
         raise JSONataError(f"The JSONata expression '{expression}' returned nothing (undefined).")
     return _plain(expression, result)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(expression: str) -> Jsonata:
+    """Return an expression, parsed once: a parser is made for each thread, which takes longer than all the rest."""
+    program = Jsonata(expression)
+    program.set_output_convert_nulls(False)
+    return program
 
 
 def _with_nulls(value: Any) -> Any:
