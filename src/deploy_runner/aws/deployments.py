@@ -222,12 +222,12 @@ class Deployments:
 
         Return until when, which is for `end_turn`. None where another has it, or there is nothing to tell any more.
         """
-        until = self._now() + seconds
+        now = self._now()
         todo = "attribute_exists(pk) AND attribute_not_exists(reported)"
         condition = f"{todo} AND attribute_not_exists(telling_until) OR {todo} AND telling_until < :now"
-        taken = _update(_open_key(deployment_id), {"telling_until": until}, condition)
-        taken["Update"]["ExpressionAttributeValues"] |= {":now": {"N": repr(self._now())}}
-        return None if self._write([taken]) else until
+        taken = _update(_open_key(deployment_id), {"telling_until": now + seconds}, condition)
+        taken["Update"]["ExpressionAttributeValues"] |= _item({":now": now})
+        return None if self._write([taken]) else now + seconds
 
     def end_turn(self, deployment_id: str, until: float) -> None:
         """Let another tell of a deployment, if the turn is still ours."""
