@@ -42,7 +42,7 @@ def test_a_crowd(world: World) -> None:
     with ThreadPoolExecutor(16) as pool:
         arns = list(pool.map(ask, range(REQUESTS)))
     for arn in arns:
-        world.finish(arn, seconds=240)
+        world.finish(arn)
     world.sweep()
 
     # THEN each has its verdict, and no app had two rollouts at once

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 import fake_aws
 import pytest
 from fake_aws import FakeAws, FunctionError, ServiceError
+
+from tests.waiting import until
 
 pytestmark = pytest.mark.xdist_group("statemachine")
 
@@ -115,10 +116,7 @@ def run(aws: FakeAws, machine_arn: str) -> Callable[..., Execution]:
     def execute(*request: object) -> Execution:
         name, text = str(uuid.uuid4()), json.dumps(request[0] if request else {"app": "cineos"})
         arn = sfn.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
-        deadline = time.monotonic() + 20
-        while (said := sfn.describe_execution(executionArn=arn))["status"] == "RUNNING":
-            assert time.monotonic() < deadline, aws.calls
-            time.sleep(0.02)
+        said = until(lambda: sfn.describe_execution(executionArn=arn), lambda said: said["status"] != "RUNNING")
         events = sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
         states = [e["stateEnteredEventDetails"]["name"] for e in events if e["type"].endswith("StateEntered")]
         assert len(states) <= (20 if said["status"] == "SUCCEEDED" else 24)
@@ -286,9 +284,7 @@ def test_a_build_that_takes_too_long_is_stopped(aws: FakeAws, run: Callable[...,
         "error": "States.Timeout",
         "cause": "",
     }
-    deadline = time.monotonic() + 3
-    while not aws.called("StopTask") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: aws.called("StopTask"))
     assert [call["task"] for call in aws.called("StopTask")] == list(aws.tasks)
 
 
@@ -656,10 +652,7 @@ def test_an_app_deployer_that_takes_too_long_is_stopped(aws: FakeAws, deployer: 
 
     assert (done.status, done.error) == ("FAILED", "States.Timeout")
     assert aws.called("FinishDeployment")[-1]["failure"]["state"] == "RunAppDeployer"
-    deadline = time.monotonic() + 3
-    while not aws.called("StopTask") and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert aws.called("StopTask")
+    until(lambda: aws.called("StopTask"))
 
 
 def test_an_app_deployer_that_left_no_rollout_fails(aws: FakeAws, deployer: Callable[..., Execution]) -> None:

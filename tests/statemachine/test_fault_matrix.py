@@ -5,7 +5,6 @@ runs the old or the new revision wholly, and the cause is one line that names th
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,6 +18,7 @@ from world import APP_DEPLOYER, RELEASE, Fault, World
 from deploy_runner.domain.outcome import VERDICTS
 from deploy_runner.github.errors import GitHubUnavailable
 from tests.property.fake_dynamodb import FakeDynamoDb, refused
+from tests.waiting import until
 
 DEFINITION = fake_aws.definition()
 STATES: dict[str, Any] = DEFINITION["States"]
@@ -263,12 +263,14 @@ def of_rollouts() -> Iterator[Row]:
 
 
 def sweep_meanwhile(world: World) -> None:
-    for _ in range(200):
+    def is_over() -> bool:
         if world.sfn.describe_execution(executionArn=world.arn)["status"] != "RUNNING":
-            return
+            return True
         world.call("sweep", {})
         world.settle()
-        time.sleep(0.02)
+        return False
+
+    until(is_over)
 
 
 def github_down(world: World) -> None:

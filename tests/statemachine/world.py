@@ -31,6 +31,7 @@ from tests.unit.fake_ecs import PREFIX, FakeEcs, client_error, service_arn
 from tests.unit.fake_github import SHA, FakeGitHub
 from tests.unit.test_rollback import Scheduler
 from tests.unit.test_waits import Logs
+from tests.waiting import LONGEST
 
 BY_NAME = {  # of the state machine's substitutions and of the functions' own names
     "ValidateRequest": "validate_request", "ReportStatus": "report_status", "DeployService": "deploy_service",
@@ -42,7 +43,7 @@ APP_DEPLOYER = {"task_definition": f"{DEFINITIONS}/app-deployer-arm64:3", "task_
 RELEASE = {"service": "web", "container": "app", "command": ["migrate"]}
 
 
-WAY_BACK = 0.25  # seconds: so long that it is waited for
+WAY_BACK = 0.25  # seconds at least: what is back already is not waited for
 
 
 def in_process(service: str) -> Any:
@@ -69,6 +70,7 @@ class Ecs(FakeEcs):
         self.together = 0  # the most rollouts of one service that were in progress at once
         self.release_tasks: dict[str, dict[str, Any]] = {}
         self.to_come: list[threading.Timer] = []
+        self.may_be_back = threading.Event()  # once it is waited for, or nobody is left who would
 
     def add(self, name: str) -> str:
         self.behaviour.setdefault(name, "good")
@@ -164,6 +166,7 @@ class Ecs(FakeEcs):
         self.tell(name)
 
     def _back(self, name: str, rollout: dict[str, Any]) -> None:
+        self.may_be_back.wait(LONGEST)
         with self.lock:
             service = self.services[name]
             rollout["status"] = "ROLLBACK_SUCCESSFUL"
@@ -278,6 +281,8 @@ class World:
             raise
         except Exception as error:
             raise FunctionError(type(error).__name__, str(error)) from error
+        if (function, step_of(payload)) == ("watch_rollout", "rollback"):
+            self.ecs.may_be_back.set()
         result = self._strike(function, payload, "after") or result
         return json.loads(json.dumps(result))
 
@@ -323,7 +328,7 @@ class World:
         """Wait until nothing runs in the background, and ECS has nothing on its way."""
         for under_way in (self.ecs.to_come, self._threads):
             while under_way:
-                under_way.pop().join(20)
+                under_way.pop().join(LONGEST)
         if self.ecs.to_come:
             self.settle()
 
@@ -341,6 +346,7 @@ class World:
         """An event of Step Functions, if the template's rule asks for it."""
         if not matches({"detail": {"status": ENDED}}, event):
             return
+        self.ecs.may_be_back.set()
         if not self.lose_execution_events:
             self.in_background("clean_up", event)
         with self._end:
@@ -370,10 +376,10 @@ class World:
     def stop(self) -> None:
         self.sfn.stop_execution(executionArn=self.arn, error="Cancelled", cause="by a person")
 
-    def finish(self, arn: str, seconds: float = 20) -> dict[str, Any]:
+    def finish(self, arn: str) -> dict[str, Any]:
         """Wait for the event of an execution's end, which costs less than asking for it."""
         with self._end:
-            assert self._end.wait_for(lambda: arn in self._ended, seconds), (arn, self.invoked[-6:], self.errors[-3:])
+            assert self._end.wait_for(lambda: arn in self._ended, LONGEST), (arn, self.invoked[-6:], self.errors[-3:])
         return dict(self.sfn.describe_execution(executionArn=arn))
 
     def sweep(self) -> None:
