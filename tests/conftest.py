@@ -8,12 +8,15 @@ from typing import Any
 from zlib import crc32
 
 import pytest
+from hypothesis import settings
 
 from deploy_runner.local_aws.machine import Machine
 from deploy_runner.local_aws.server import read_files_once
 from tests.local_aws import shapes
 
 read_files_once()
+settings.register_profile("here", deadline=None, max_examples=150)
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,29 +82,31 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 _MATRIX = "tests/statemachine/test_fault_matrix.py"
+_PARTS = {_MATRIX: 4, "tests/property/test_schedules.py": 8}  # whose tests share nothing, and take long together
 
 
 def _scope(nodeid: str) -> str:
-    """Return what a test shares a process with: mostly its file's; the matrix is for two processors."""
+    """Return what a test shares a process with: mostly its file's."""
     file = nodeid.partition("::")[0]
-    return f"{file} {crc32(nodeid.encode()) % 2}" if file == _MATRIX else _together(file)
+    return f"{file} {crc32(nodeid.encode()) % _PARTS[file]}" if file in _PARTS else _together(file)
 
 
 @cache
 def _together(file: str) -> str:
-    """Return what a file's tests share a process with: what runs containers, in three parts, else its `xdist_group`."""
+    """Return what a file's tests share a process with: what runs containers, in four parts, else its `xdist_group`."""
     text = (Path(__file__).parents[1] / file).read_text()
     if file in _LONGEST:
         return file
     if "pytest.mark.engine" in text:
-        return "programs" if file.startswith(("tests/end_to_end/", "tests/other_tools/")) else "engine"
+        folder = file.split("/")[1]
+        return folder if folder in ("end_to_end", "other_tools") else "engine"
     found = re.search(r'xdist_group\("(\w+)"\)', text)
     return found[1] if found else file
 
 
 _LONGEST = (
-    "engine", "programs", f"{_MATRIX} 0", f"{_MATRIX} 1", "tests/local_aws/test_up_and_down.py",
-    "tests/statemachine/test_crowd.py", "tests/property/test_schedules.py",
+    "end_to_end", "engine", "tests/local_aws/test_up_and_down.py", "tests/statemachine/test_crowd.py", "other_tools",
+    *(f"{_MATRIX} {part}" for part in range(_PARTS[_MATRIX])),
 )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put test_grants.py after the other tests of this folder; `walk`, which builds images, is on nobody's time."""
     places = [n for n, item in enumerate(items) if item.path.parent == HERE]
     for n in places:
-        items[n].add_marker(pytest.mark.timeout(180, func_only=True))
+        items[n].add_marker(pytest.mark.timeout(func_only=True))
     ours = sorted((items[n] for n in places), key=lambda item: item.path == LAST)
     for n, item in zip(places, ours, strict=True):
         items[n] = item

@@ -1,12 +1,12 @@
 """Whatever AWS and GitHub do that they are documented to do, the verdict is the rollout's, and nobody else's."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy_runner.cli.walkthrough import Execution, Walkthrough
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("end_to_end")]
 
@@ -119,10 +119,7 @@ def test_an_event_that_comes_at_last_ends_the_wait(walk: Walkthrough, commits: d
 
     before = newest()["serviceDeploymentArn"]
     arn = walk.start_execution({"app": APP, "environment": PLACE, "ref": commits["good"]})
-    deadline = time.monotonic() + 60
-    while newest()["serviceDeploymentArn"] == before or newest()["status"] != "SUCCESSFUL":
-        assert time.monotonic() < deadline, newest()
-        time.sleep(0.1)
+    until(newest, lambda now: now["serviceDeploymentArn"] != before and now["status"] == "SUCCESSFUL", pause=0.1)
 
     walk.fault("clear")
     ecs.stop_task(cluster=PLACE, task=ecs.list_tasks(cluster=PLACE, serviceName=APP)["taskArns"][0])

@@ -1,13 +1,13 @@
 """Deployments that are stopped, overtaken, gone back from, promoted, or have something to run before."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy_runner.cli.walkthrough import Walkthrough
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("end_to_end")]
 
@@ -40,24 +40,18 @@ def page(walk: Walkthrough, environment: str = "dev") -> str:
 def record(walk: Walkthrough, arn: str, environment: str = "dev") -> dict[str, Any]:
     """The history's record of a deployment, once it has its verdict and was told."""
     name, table = arn.rpartition(":")[2], walk.client("dynamodb")
-    for _ in range(200):
+
+    def read() -> dict[str, Any]:
         found = table.query(
             TableName="deploy-runner-deployments",
             KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
             ExpressionAttributeValues={":pk": {"S": f"APP#{APP}#{environment}"}, ":sk": {"S": "DEPLOYMENT#"}},
         )["Items"]
-        item = next((each for each in found if each["id"]["S"] == name), {})
-        if "reported_at" in item:
-            return {key: next(iter(value.values())) for key, value in item.items()}
-        time.sleep(0.1)
-    raise AssertionError(f"{name} was not told within 20 s: {item}")
+        return next((each for each in found if each["id"]["S"] == name), {})
 
-
-def wait_until(what: Any, message: str) -> None:
-    deadline = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < deadline, message
-        time.sleep(0.1)
+    # Not for much longer: in the end the sweeper, which looks each minute, would tell of it.
+    item = until(read, lambda item: "reported_at" in item, seconds=30, pause=0.1)
+    return {key: next(iter(value.values())) for key, value in item.items()}
 
 
 def in_state(walk: Walkthrough, arn: str, state: str) -> bool:
@@ -72,10 +66,10 @@ def test_a_deployment_that_is_stopped_gives_way_to_the_one_that_waits(walk: Walk
     walk.fault("capacity", "--service", APP)
     commit(walk, clone, "second")
     stopped = walk.start_execution(request(ref="main"))
-    wait_until(lambda: in_state(walk, stopped, "WaitForStable"), "it does not wait")
+    until(lambda: in_state(walk, stopped, "WaitForStable"))
     commit(walk, clone, "third")
     overtaken = walk.start_execution(request(ref="main"))
-    wait_until(lambda: in_state(walk, overtaken, "AcquireLock"), "it does not wait for the lock")
+    until(lambda: in_state(walk, overtaken, "AcquireLock"))
     newest = walk.start_execution(request(ref=first))
 
     # WHEN the newest request comes, and then the one that hangs is stopped

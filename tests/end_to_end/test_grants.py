@@ -5,7 +5,6 @@ Runs after the others of this folder (conftest.py sees to it), and adds what a w
 
 import base64
 import json
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from deploy_runner.cli.walkthrough import Walkthrough
 from deploy_runner.local_aws.iam.evaluate import glob
 from tests.templates.grants import RoleGrant, granted
 from tests.templates.stacks import REQUIRED, Stack, packaged, reasons, target_elsewhere
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("end_to_end")]
 
@@ -62,16 +62,14 @@ def test_a_workflow_starts_follows_and_stops_a_deployment_by_its_own_role(walk: 
     started = states.start_execution(stateMachineArn=walk.outputs["StateMachineAliasArn"], input=request)
     execution, group = started["executionArn"], "/deploy-runner/docker-builder"
     since = int(started["startDate"].timestamp() * 1000)
-    running: list[str] = []
-    written: list[Any] = []
-    deadline = time.monotonic() + 60
-    while not (running and written):
-        assert time.monotonic() < deadline, states.describe_execution(executionArn=execution)
+
+    def builder() -> tuple[list[str], list[Any]]:
         running = walk.client("ecs").list_tasks(cluster="deploy-runner", desiredStatus="RUNNING")["taskArns"]
         ours = running[0].rpartition("/")[2] if running else "none"
         events = logs.filter_log_events(logGroupName=group, startTime=since)["events"]
-        written = [event for event in events if event["logStreamName"].endswith(ours)]
-        time.sleep(0.1)
+        return running, [event for event in events if event["logStreamName"].endswith(ours)]
+
+    running, written = until(builder, all, pause=0.1)
     states.stop_execution(executionArn=execution, error="Cancelled", cause="The workflow was cancelled")
 
     # THEN the builder stops as well

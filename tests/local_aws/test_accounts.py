@@ -13,6 +13,7 @@ from deploy_runner.local_aws.events import emit
 from deploy_runner.local_aws.iam.authority import CannotAssume, assume_as_service, refusal
 from deploy_runner.local_aws.machine import ACCOUNT_ID, MEMBER_ACCOUNT_ID, REGION, Machine
 from tests.local_aws.light import client, start
+from tests.waiting import until
 
 BUS = f"arn:aws:events:{REGION}:{ACCOUNT_ID}:event-bus/default"
 FORWARDING = {
@@ -105,9 +106,7 @@ def test_an_event_is_forwarded_if_its_role_may_send_it_and_the_bus_takes_it(mach
 
     def send(number: str) -> list[str]:
         emit(MEMBER_ACCOUNT_ID, REGION, "aws.ecs", "ECS Task State Change", [], {"n": number})
-        deadline = time.monotonic() + 10
-        while number not in kept(there) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: kept(there), lambda numbers: number in numbers)
         time.sleep(0.3)
         return kept(here)
 

@@ -5,7 +5,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from moto.core.exceptions import JsonRESTError
 from deploy_runner.local_aws.awslambda import Pool, Result, Runtime
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
+from tests.waiting import until
 
 TRUST = json.dumps(
     {
@@ -202,10 +202,7 @@ def test_a_failing_event_is_tried_three_times_and_then_told(function: Any, aws: 
     )
     _, answer = function({"do": "fail"}, InvocationType="Event")
     assert answer["StatusCode"] == 202
-    deadline, messages = time.monotonic() + 10, []
-    while not messages and time.monotonic() < deadline:
-        messages = aws("sqs").receive_message(QueueUrl=queue).get("Messages", [])
-        time.sleep(0.1)
+    messages = until(lambda: aws("sqs").receive_message(QueueUrl=queue).get("Messages"))
     record = json.loads(messages[0]["Body"])
     assert record["requestContext"]["approximateInvokeCount"] == 3
     assert record["requestPayload"] == {"do": "fail"}

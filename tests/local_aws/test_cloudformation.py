@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 from deploy_runner.local_aws.cloudformation import template as templates
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
+from tests.waiting import until
 
 PORT = 4725
 BIN = Path(sys.executable).parent
@@ -48,16 +48,14 @@ def cfn(aws: Any) -> Iterator[Any]:
 
 def settled(cfn: Any, name: str) -> str:
     """Wait for the stack, and return how it stands; pytest shows what is printed when a test fails."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        status: str = cfn.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]
-        if not status.endswith("IN_PROGRESS") or status == "REVIEW_IN_PROGRESS":
-            for event in cfn.describe_stack_events(StackName=name)["StackEvents"]:
-                if event.get("ResourceStatusReason", "User Initiated") != "User Initiated":
-                    print(event["LogicalResourceId"], event["ResourceStatus"], event.get("ResourceStatusReason"))
-            return status
-        time.sleep(0.02)
-    raise AssertionError(f"{name} is still {status}")
+    status: str = until(
+        lambda: cfn.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"],
+        lambda status: not status.endswith("IN_PROGRESS") or status == "REVIEW_IN_PROGRESS",
+    )
+    for event in cfn.describe_stack_events(StackName=name)["StackEvents"]:
+        if event.get("ResourceStatusReason", "User Initiated") != "User Initiated":
+            print(event["LogicalResourceId"], event["ResourceStatus"], event.get("ResourceStatusReason"))
+    return status
 
 
 def create(cfn: Any, name: str, template: Any, parameters: dict[str, str] | None = None, **more: Any) -> str:
@@ -492,9 +490,7 @@ def execute(aws: Any) -> Any:
     states = aws("stepfunctions")
     alias = "arn:aws:states:us-east-1:123456789012:stateMachine:greeting:live"
     arn = states.start_execution(stateMachineArn=alias)["executionArn"]
-    deadline = time.monotonic() + 15
-    while (told := states.describe_execution(executionArn=arn))["status"] == "RUNNING" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    told = until(lambda: states.describe_execution(executionArn=arn), lambda told: told["status"] != "RUNNING")
     assert told["status"] == "SUCCEEDED", told
     return json.loads(told["output"])
 

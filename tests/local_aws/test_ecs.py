@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.local_aws.ecs_running import BUSYBOX, LOGS, ROLE, Ecs, container, until, web
+from tests.local_aws.ecs_running import BUSYBOX, LOGS, ROLE, Ecs, container, web
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 

@@ -15,7 +15,8 @@ import pytest
 from botocore.model import ListShape, Shape, StructureShape
 from moto.ecs.models import ecs_backends
 
-from tests.local_aws.ecs_running import Ecs, container, until, web
+from tests.local_aws.ecs_running import Ecs, container, web
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 

@@ -15,7 +15,8 @@ from deploy_runner.domain.rollout import Failed, Rollout, Succeeded, Verdict, ve
 from deploy_runner.local_aws.ecs.backend import Backend
 from deploy_runner.local_aws.ecs.failure_detection import CircuitBreaker, threshold
 from deploy_runner.local_aws.ecs.rolling import Counts, limits, step
-from tests.local_aws.ecs_running import BUSYBOX, LOGS, Ecs, container, until, web
+from tests.local_aws.ecs_running import BUSYBOX, LOGS, Ecs, container, web
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 

@@ -21,7 +21,8 @@ from deploy_runner.domain.rollout import Failed, Pending, Rollout, Succeeded, Ve
 from deploy_runner.local_aws import server
 from deploy_runner.local_aws.ecs.backend import Backend
 from deploy_runner.local_aws.ecs.strategies import shifts
-from tests.local_aws.ecs_running import Ecs, container, until, web
+from tests.local_aws.ecs_running import Ecs, container, web
+from tests.waiting import LONGEST, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("ecs_strategies")]
 
@@ -110,7 +111,7 @@ def watched(ecs: Ecs, name: str) -> tuple[dict[str, Any], list[str], list[float]
     """Look at a rollout until it is over; return its end, its stages and the production weights of its target."""
     stages: list[str] = []
     weights: list[float] = []
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + LONGEST
     while (now := rollout(ecs, name))["status"] in ("PENDING", "IN_PROGRESS"):
         assert time.monotonic() < deadline, now
         stage, weight = now.get("lifecycleStage"), now["targetServiceRevision"].get("requestedProductionTrafficWeight")

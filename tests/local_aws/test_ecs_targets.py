@@ -24,7 +24,8 @@ import pytest
 
 from deploy_runner.local_aws.ecs.targets import weights
 from deploy_runner.local_aws.machine import ACCOUNT_ID
-from tests.local_aws.ecs_running import Ecs, container, until
+from tests.local_aws.ecs_running import Ecs, container
+from tests.waiting import until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 

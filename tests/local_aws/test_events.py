@@ -14,6 +14,7 @@ from deploy_runner.local_aws.faults import parse
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
 from tests.local_aws.test_awslambda import TRUST, archive
+from tests.waiting import LONGEST, until
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 KEEP = """
@@ -56,7 +57,7 @@ def let_in(aws: Any, url: str, queue_arn: str, rule_name: str) -> None:
     aws("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
 
 
-def next_message(aws: Any, url: str, seconds: float = 8) -> Any:
+def next_message(aws: Any, url: str, seconds: float = LONGEST) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := aws("sqs").receive_message(QueueUrl=url, MessageAttributeNames=["All"]).get("Messages"):
@@ -97,7 +98,7 @@ def test_a_function_gets_the_event_through_its_alias(aws: Any, monkeypatch: pyte
         Principal="events.amazonaws.com", SourceArn=arn,
     )  # fmt: skip
     deliver, told, reached = events._deliver_or_bury, threading.Event(), threading.Event()
-    monkeypatch.setattr(events, "_deliver_or_bury", lambda *given: (told.wait(5), reached.set(), deliver(*given)))
+    monkeypatch.setattr(events, "_deliver_or_bury", lambda *given: (told.wait(LONGEST), reached.set(), deliver(*given)))
     emit(ACCOUNT, REGION, "aws.ecs", "ECS Task State Change", ["arn:task"], {"lastStatus": "STOPPED"})
     assert not reached.is_set()  # the emitter does not wait
     told.set()
@@ -132,10 +133,7 @@ def test_a_log_group_gets_the_event_as_it_is(aws: Any) -> None:
     logs.create_log_group(logGroupName="/events")
     rule(aws, "logged", {"source": ["deploy-runner"]}, Arn=f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/events")
     aws("events").put_events(Entries=[{"Source": "deploy-runner", "DetailType": "Logged", "Detail": '{"a": 1}'}])
-    deadline = time.monotonic() + 8
-    while not (found := logs.filter_log_events(logGroupName="/events")["events"]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    found = until(lambda: logs.filter_log_events(logGroupName="/events")["events"])
     event = json.loads(found[0]["message"])
     assert (event["detail-type"], event["detail"]) == ("Logged", {"a": 1})
 
@@ -218,7 +216,7 @@ def test_a_rule_with_a_rate_sends_an_event_each_period(aws: Any) -> None:
 def arrived(aws: Any, url: str, count: int) -> list[Any]:
     """Return the events that come to a queue: as many as expected, and what else comes a moment later."""
     found: list[Any] = []
-    while message := next_message(aws, url, 3 if len(found) < count else 0.2):
+    while message := next_message(aws, url, LONGEST if len(found) < count else 0.2):
         found.append(json.loads(message["Body"]))
     return found
 

@@ -24,8 +24,9 @@ from deploy_runner.local_aws import server
 from deploy_runner.local_aws.events import emit
 from deploy_runner.local_aws.faults import DEATHS, REFUSALS
 from deploy_runner.local_aws.machine import Machine
-from tests.local_aws.ecs_running import BUSYBOX, Ecs, container, until, web
+from tests.local_aws.ecs_running import BUSYBOX, Ecs, container, web
 from tests.local_aws.test_awslambda import TRUST, archive
+from tests.waiting import LONGEST, until
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("local_aws_in_process")]
 
@@ -242,7 +243,7 @@ def arriving(machine: Machine) -> Any:
     client("events").put_rule(Name="arriving", EventPattern=json.dumps({"source": ["aws.ecs"], "detail-type": ["T"]}))
     client("events").put_targets(Rule="arriving", Targets=[{"Id": "1", "Arn": arn}])
 
-    def read(count: int, seconds: float = 8) -> list[dict[str, Any]]:
+    def read(count: int, seconds: float = LONGEST) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         deadline = time.monotonic() + seconds
         while len(found) < count and time.monotonic() < deadline:
@@ -391,7 +392,7 @@ def test_step_functions_sees_each_name_and_can_try_again(worked: Any, name: str)
 def github(path: str = "/rate_limit") -> tuple[int, dict[str, str]]:
     request = urllib.request.Request(f"http://127.0.0.1:{PORT + 1}/api/v3{path}")
     try:
-        with urllib.request.urlopen(request, timeout=2) as answer:
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status, {key.lower(): value for key, value in answer.headers.items()}
     except urllib.error.HTTPError as error:
         with error:

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +44,7 @@ from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import session
 from tests.templates import test_actions as reference
 from tests.templates.stacks import REQUIRED, Stack, arn, documents, packaged, trusts
+from tests.waiting import until
 
 from . import light
 
@@ -830,11 +830,7 @@ def run_once(aws: Machine, name: str, state: dict[str, Any]) -> Any:
         name=name, definition=json.dumps(definition), roleArn=arn("iam", "role/caller", "")
     )["stateMachineArn"]
     execution = states.start_execution(stateMachineArn=machine)["executionArn"]
-    deadline = time.monotonic() + 10
-    while (told := states.describe_execution(executionArn=execution))["status"] == "RUNNING":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return told
+    return until(lambda: states.describe_execution(executionArn=execution), lambda told: told["status"] != "RUNNING")
 
 
 def test_a_state_acts_as_its_own_credentials_where_it_may_assume_them(aws: Machine) -> None:

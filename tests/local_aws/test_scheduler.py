@@ -19,6 +19,7 @@ from deploy_runner.domain.rollout import Rollout
 from deploy_runner.local_aws.ecs.api import Responses
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
+from tests.waiting import until
 
 from .test_cloudformation import create, outputs, settled, update
 
@@ -228,9 +229,7 @@ class Ran:
 
     def wait(self, count: int) -> list[dict[str, Any]]:
         """Return what was asked since, as many as expected, and what else came a moment later."""
-        deadline = time.monotonic() + 5
-        while len(self.requests) < count and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: self.requests, lambda requests: len(requests) >= count)
         time.sleep(0.1)
         found, self.requests = self.requests, []
         return found
@@ -295,14 +294,11 @@ def test_rates_start_at_once_or_at_their_date_and_what_is_over_is_deleted_if_ask
 
 
 def letter(machine: Machine) -> dict[str, str]:
-    sqs, deadline = client(machine, "sqs"), time.monotonic() + 5
+    sqs = client(machine, "sqs")
     url = sqs.get_queue_url(QueueName="letters")["QueueUrl"]
-    while time.monotonic() < deadline:
-        for message in sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"]).get("Messages", []):
-            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-            return {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
-        time.sleep(0.02)
-    raise AssertionError("no dead letter came")
+    message = until(lambda: sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"]).get("Messages"))[0]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return {name: value["StringValue"] for name, value in message["MessageAttributes"].items()}
 
 
 def test_what_does_not_run_leaves_a_dead_letter(machine: Machine, scheduler: Any, ran: Ran) -> None:

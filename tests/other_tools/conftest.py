@@ -4,10 +4,8 @@ They run as they are, with nothing but the environment that `deploy-runner local
 cannot tell from AWS is what these tests hold local AWS to.
 """
 
-import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from deploy_runner.cli.walkthrough import Walkthrough
 from tests.held import reading, what_was_read
 from tests.left_behind import left_behind
+from tests.waiting import LONGEST, until
 
 ROOT = Path(__file__).parents[2]
 PORT = 4656
@@ -101,18 +100,10 @@ class Aws:
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     try:
-        said, complained = process.communicate(timeout=100)
+        said, complained = process.communicate(timeout=LONGEST)
     finally:
         process.kill()
     return process.returncode, said, complained
-
-
-def until(read: Callable[[], Any], good: Callable[[Any], bool]) -> Any:
-    deadline = time.monotonic() + 40
-    while not good(value := read()):
-        assert time.monotonic() < deadline, json.dumps(value, default=str)
-        time.sleep(0.05)
-    return value
 
 
 @pytest.fixture(scope="package")

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from .conftest import BREAKER, CLUSTER, NO_IMAGE, ROLLBACK, Aws, ended, until
+from tests.waiting import until
+
+from .conftest import BREAKER, CLUSTER, NO_IMAGE, ROLLBACK, Aws, ended
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("other_tools")]
 

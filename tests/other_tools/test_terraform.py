@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import Aws, ended, until
+from tests.waiting import until
+
+from .conftest import Aws, ended
 
 pytestmark = [
     pytest.mark.engine,

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import WaiterError
 
-from .conftest import BREAKER, CLUSTER, CRASH, GOOD, NO_IMAGE, ROLLBACK, Aws, ended, until
+from tests.waiting import until
+
+from .conftest import BREAKER, CLUSTER, CRASH, GOOD, NO_IMAGE, ROLLBACK, Aws, ended
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("other_tools")]
 

@@ -6,6 +6,7 @@ tests/unit/test_deployments.py holds it to moto's on random operations.
 import re
 import threading
 from collections.abc import Callable
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,9 +105,10 @@ def _key(item: Item) -> tuple[str, str]:
     return item["pk"]["S"], item["sk"]["S"]
 
 
-def _where(text: str, item: Item, values: Item, names: dict[str, str]) -> bool:
-    if " OR " in text:
-        return any(_where(part, item, values, names) for part in text.split(" OR "))
+@cache
+def _parts(text: str) -> tuple[tuple[str, ...], ...]:
+    """Return the parts of a condition without OR, all of which must hold."""
+    parts = []
     for part in re.split(r" AND (?!:until)", text):
         found = re.fullmatch(
             r"attribute_(not_)?exists\((\w+)\)|(#?\w+) = (:\w+)|begins_with\((\w+), (:\w+)\)"
@@ -114,7 +116,14 @@ def _where(text: str, item: Item, values: Item, names: dict[str, str]) -> bool:
             part,
         )
         assert found, part
-        no, there, left, right, begins, prefix, between, low, high, less, than = found.groups()
+        parts.append(found.groups(""))
+    return tuple(parts)
+
+
+def _where(text: str, item: Item, values: Item, names: dict[str, str]) -> bool:
+    if " OR " in text:
+        return any(_where(part, item, values, names) for part in text.split(" OR "))
+    for no, there, left, right, begins, prefix, between, low, high, less, than in _parts(text):
         if there:
             good = (there in item) != bool(no)
         elif left:

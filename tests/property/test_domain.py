@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy_runner.domain.allow import first_match
@@ -32,9 +32,6 @@ from deploy_runner.domain.rollout import (
     verdict,
 )
 from deploy_runner.domain.task_definition import OUTPUT_ONLY, new_revision
-
-settings.register_profile("here", deadline=None, max_examples=150)
-settings.load_profile("here")
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

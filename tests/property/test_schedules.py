@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, note, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from deploy_runner.aws.deployments import Deployments, Unfinished, _lock
 from deploy_runner.domain.errors import AwsUnavailable, DeployRunnerError, LockLost
@@ -25,6 +32,7 @@ from tests.property.fake_dynamodb import FakeDynamoDb, refused
 from tests.unit.conftest import ENVIRONMENT
 
 SEED = int(os.environ.get("SCHEDULES_SEED", datetime.now(UTC).strftime("%Y%m%d")))
+SCHEDULES, PARTS = 2000, 8  # in parts, so that several processes share them: a minute of a processor together
 PREFIX = "arn:aws:states:us-east-1:123456789012:execution:deploy-app:"
 TABLE = ENVIRONMENT["DEPLOYMENTS_TABLE"]
 FINAL = ("success", "failure", "error", "inactive")
@@ -398,7 +406,7 @@ class Schedules(RuleBasedStateMachine):
         """Nothing fails any more: everything must come to a good end."""
         if not hasattr(self, "world"):
             return
-        note(f"SCHEDULES_SEED={SEED} reproduces this")
+        note(f"SCHEDULES_SEED={SEED} reproduces this, in the same part")
         for _ in range(60):
             for execution in self.executions:
                 if execution.running:
@@ -440,13 +448,16 @@ class Schedules(RuleBasedStateMachine):
             assert self.world.runs[app] == (now["id"]["S"] if now else ""), "what runs is not what the table says"
 
 
-seed(SEED)(Schedules)  # and not its TestCase: Hypothesis reads it here
-TestSchedules = Schedules.TestCase
-TestSchedules.settings = settings(  # type: ignore[attr-defined]
-    max_examples=2000,
-    stateful_step_count=25,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate, *([Phase.shrink] if "SCHEDULES_SHRINK" in os.environ else [])),
-)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_schedules(part: int) -> None:
+    seed(SEED * PARTS + part)(Schedules)
+    phases = (Phase.explicit, Phase.generate, *([Phase.shrink] if "SCHEDULES_SHRINK" in os.environ else []))
+    given = settings(
+        max_examples=SCHEDULES // PARTS,
+        stateful_step_count=25,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=phases,
+    )
+    run_state_machine_as_test(Schedules, settings=given)

@@ -1,19 +1,17 @@
 """The demo's client counts every request, and calls nothing answered that was not."""
 
 import threading
-import time
 
 from deploy_runner.cli.visitors import AT_ONCE, Visitors
+from tests.waiting import LONGEST, until
 
 
-def until(visitors: Visitors, count: int) -> None:
-    deadline = time.monotonic() + 10
-    while visitors.answered + visitors.failed < count and time.monotonic() < deadline:
-        time.sleep(0.01)
+def asked_for(visitors: Visitors, count: int) -> None:
+    until(lambda: visitors.answered + visitors.failed, lambda asked: asked >= count)
 
 
 def test_it_asks_several_at_once_and_counts_answers_and_failures() -> None:
-    together = threading.Barrier(AT_ONCE, timeout=10)  # passes only where as many ask at the same time
+    together = threading.Barrier(AT_ONCE, timeout=LONGEST)  # passes only where as many ask at the same time
     asked: list[str] = []
 
     def fetch(url: str) -> None:
@@ -23,7 +21,7 @@ def test_it_asks_several_at_once_and_counts_answers_and_failures() -> None:
             raise ConnectionResetError("by peer")
 
     with Visitors("http://app", fetch) as visitors:
-        until(visitors, 3 * AT_ONCE)
+        asked_for(visitors, 3 * AT_ONCE)
         together.abort()  # those that are at it fail, and are counted
 
     assert visitors.answered + visitors.failed >= len(asked) >= 3 * AT_ONCE
@@ -33,12 +31,12 @@ def test_it_asks_several_at_once_and_counts_answers_and_failures() -> None:
 
 def test_where_nothing_failed_it_says_so() -> None:
     with Visitors("http://app", lambda url: None) as visitors:
-        until(visitors, 10)
+        asked_for(visitors, 10)
     assert str(visitors) == f"{visitors.answered} requests answered, 0 failed"
 
 
 def test_a_service_that_does_not_answer_is_a_failure() -> None:
     with Visitors("http://127.0.0.1:9/") as visitors:
-        until(visitors, AT_ONCE)
+        asked_for(visitors, AT_ONCE)
     assert visitors.answered == 0
     assert "refused" in str(visitors)
