@@ -1,11 +1,13 @@
 """A call of GitHub's API is patient where waiting helps, clear where it does not, and keeps the token to itself."""
 
 import socket
+import ssl
 import time
 from typing import Any
 
 import pytest
 
+from deploy_runner.github import api as api_module
 from deploy_runner.github.api import Api, repository_path
 from deploy_runner.github.errors import GitHubNotFound, GitHubRefused, GitHubUnavailable
 from tests.unit.local_github import Scripted, scripted
@@ -143,6 +145,17 @@ def test_pages_are_followed_at_the_same_api_and_are_bounded() -> None:
     elsewhere = (200, {"Link": '<https://evil.example/x?page=2>; rel="next"'}, [1])
     with scripted(elsewhere) as server, pytest.raises(GitHubRefused, match="at the same API"):
         list(api(server).pages("/x", TOKEN))
+
+
+def test_what_certificates_to_trust_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context, *_: read.append(context))
+    api_module._opener.cache_clear()
+    for _ in range(3):
+        with scripted(OK) as server:
+            assert api(server).call("GET", "/a", TOKEN).data == {"ok": True}
+    api_module._opener.cache_clear()  # the next reads them for real
+    assert len(read) == 1
 
 
 def test_nobody_listening_is_unavailable() -> None:

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
+from functools import cache
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
@@ -63,6 +64,12 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
         return following
 
 
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens addresses, one a process: to read which certificates to trust takes as long as a call."""
+    return urllib.request.build_opener(_SameHost())
+
+
 class Api:
     """GitHub's API at one address; `url` is https://api.github.com, or a server's /api/v3."""
 
@@ -75,7 +82,6 @@ class Api:
             raise GitHubRefused(rule, url, "Set it as in https://api.github.com")
         self.url = url.rstrip("/")
         self._sleep, self._clock = sleep, clock
-        self._opener = urllib.request.build_opener(_SameHost())
 
     def call(self, method: str, path: str, token: str, body: object = None, *, repeatable: bool = True) -> Answer:
         """Return the answer to one call; `path` is relative, or a next page's address at this API.
@@ -123,7 +129,7 @@ class Api:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
         seconds = max(1.0, min(SECONDS_PER_TRY, deadline - self._clock()))
         try:
-            with self._opener.open(request, timeout=seconds) as response:
+            with _opener().open(request, timeout=seconds) as response:
                 text, status, headers = response.read(MAX_BYTES + 1), response.status, response.headers
                 left = response.length  # of what was announced; reading does not complain
         except urllib.error.HTTPError as error:
