@@ -124,12 +124,14 @@ def end_functions_below(folder: Path) -> None:
 
     An idle one ends when it finds nobody to ask for events; one that is busy would go on to its end.
     """
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            variables = dict(v.partition(b"=")[::2] for v in (process / "environ").read_bytes().split(b"\0"))
-            code = variables.get(b"LAMBDA_TASK_ROOT")
-            if code and Path(os.fsdecode(code)).is_relative_to(folder):
-                os.kill(int(process.name), signal.SIGKILL)
+    for process in _processes(_is_function, folder):
+        _end(process)
+
+
+def _is_function(process: Path, folder: Path) -> bool:
+    variables = dict(v.partition(b"=")[::2] for v in (process / "environ").read_bytes().split(b"\0"))
+    code = variables.get(b"LAMBDA_TASK_ROOT")
+    return code is not None and Path(os.fsdecode(code)).is_relative_to(folder)
 
 
 def unmount_below(folder: Path) -> None:
