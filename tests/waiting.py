@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 LONGEST = 120.0  # seconds: many times what anything takes on a machine with nothing else to do
 
@@ -15,3 +16,8 @@ def until[T](
         assert time.monotonic() < deadline, f"not within {seconds} s: {value!r}"
         time.sleep(pause)
     return value
+
+
+def finished(states: Any, arn: str) -> dict[str, Any]:
+    """Return what Step Functions says of an execution once it has ended."""
+    return until(lambda: dict(states.describe_execution(executionArn=arn)), lambda said: said["status"] != "RUNNING")

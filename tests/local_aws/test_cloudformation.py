@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from deploy_runner.local_aws.cloudformation import template as templates
 from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import client, start
-from tests.waiting import until
+from tests.waiting import finished, until
 
 PORT = 4725
 BIN = Path(sys.executable).parent
@@ -490,7 +490,7 @@ def execute(aws: Any) -> Any:
     states = aws("stepfunctions")
     alias = "arn:aws:states:us-east-1:123456789012:stateMachine:greeting:live"
     arn = states.start_execution(stateMachineArn=alias)["executionArn"]
-    told = until(lambda: states.describe_execution(executionArn=arn), lambda told: told["status"] != "RUNNING")
+    told = finished(states, arn)
     assert told["status"] == "SUCCEEDED", told
     return json.loads(told["output"])
 

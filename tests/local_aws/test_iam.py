@@ -44,7 +44,7 @@ from deploy_runner.local_aws.machine import Machine
 from tests.local_aws.light import session
 from tests.templates import test_actions as reference
 from tests.templates.stacks import REQUIRED, Stack, arn, documents, packaged, trusts
-from tests.waiting import until
+from tests.waiting import finished
 
 from . import light
 
@@ -830,7 +830,7 @@ def run_once(aws: Machine, name: str, state: dict[str, Any]) -> Any:
         name=name, definition=json.dumps(definition), roleArn=arn("iam", "role/caller", "")
     )["stateMachineArn"]
     execution = states.start_execution(stateMachineArn=machine)["executionArn"]
-    return until(lambda: states.describe_execution(executionArn=execution), lambda told: told["status"] != "RUNNING")
+    return finished(states, execution)
 
 
 def test_a_state_acts_as_its_own_credentials_where_it_may_assume_them(aws: Machine) -> None:

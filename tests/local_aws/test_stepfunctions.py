@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.waiting import until
+from tests.waiting import finished, until
 
 sys.path.append(str(Path(__file__).parents[1] / "statemachine"))  # the fakes behind the services
 
@@ -65,13 +65,9 @@ def create(sfn: Any, states: dict[str, Any], **more: Any) -> dict[str, Any]:
     return created
 
 
-def finish(sfn: Any, arn: str) -> dict[str, Any]:
-    return until(lambda: dict(sfn.describe_execution(executionArn=arn)), lambda said: said["status"] != "RUNNING")
-
-
 def run(sfn: Any, states: dict[str, Any], text: str = "{}", **more: Any) -> dict[str, Any]:
     arn = create(sfn, states, **more)["stateMachineArn"]
-    return finish(sfn, sfn.start_execution(stateMachineArn=arn, input=text)["executionArn"])
+    return finished(sfn, sfn.start_execution(stateMachineArn=arn, input=text)["executionArn"])
 
 
 def run_task(sfn: Any, resource: str, arguments: Any, **more: Any) -> dict[str, Any]:
@@ -154,11 +150,11 @@ def test_an_alias_runs_its_version_and_what_runs_keeps_its_definition(sfn: Any) 
     )
     later = sfn.start_execution(stateMachineArn=alias, name="after")["executionArn"]
 
-    done = finish(sfn, running)
+    done = finished(sfn, running)
     assert done["output"] == '"old"'
     assert done["executionArn"] == f"{arn.replace(':stateMachine:', ':execution:')}:before"
     assert (done["stateMachineArn"], done["stateMachineAliasArn"], done["stateMachineVersionArn"]) == (arn, alias, old)
-    assert finish(sfn, later)["output"] == '"new"'
+    assert finished(sfn, later)["output"] == '"new"'
     assert '"old"' in sfn.describe_state_machine_for_execution(executionArn=running)["definition"]
     for qualified, names in ((alias, ["after", "before"]), (old, ["before"]), (new, ["after"])):
         listed = sfn.list_executions(stateMachineArn=qualified)["executions"]
@@ -535,7 +531,7 @@ def test_a_token_is_answered_once(aws: FakeAws, sfn: Any) -> None:
     with pytest.raises(sfn.exceptions.InvalidOutput):
         sfn.send_task_success(taskToken=token, output="{")
     sfn.send_task_success(taskToken=token, output='{"a": [1, null]}')
-    assert finish(sfn, execution)["output"] == '{"a":[1,null]}'
+    assert finished(sfn, execution)["output"] == '{"a":[1,null]}'
     for answer in (
         lambda: sfn.send_task_success(taskToken=token, output="{}"),
         lambda: sfn.send_task_failure(taskToken=token),
@@ -563,7 +559,7 @@ def test_of_answers_at_once_one_counts(aws: FakeAws, sfn: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [finish(sfn, execution)["output"]] == [str(number) for number in taken]
+    assert [finished(sfn, execution)["output"]] == [str(number) for number in taken]
 
 
 def test_a_token_may_be_answered_before_the_function_returns(aws: FakeAws, sfn: Any) -> None:
@@ -583,7 +579,7 @@ def test_a_cause_may_be_as_long_as_on_aws(aws: FakeAws, sfn: Any) -> None:
     with pytest.raises(sfn.exceptions.ClientError, match="32768"):
         sfn.send_task_failure(taskToken=token, error="E", cause="c" * 32_769)
     sfn.send_task_failure(taskToken=token, error="E", cause="c" * 32_768)
-    assert finish(sfn, execution)["cause"] == "c" * 32_768
+    assert finished(sfn, execution)["cause"] == "c" * 32_768
 
 
 def test_a_log_without_execution_data_has_no_token(aws: FakeAws, sfn: Any) -> None:
@@ -595,7 +591,7 @@ def test_a_log_without_execution_data_has_no_token(aws: FakeAws, sfn: Any) -> No
 
     execution, token = waiting(aws, sfn, logging)
     sfn.send_task_success(taskToken=token, output="{}")
-    finish(sfn, execution)
+    finished(sfn, execution)
 
     logged = [event["message"] for event in logs.filter_log_events(logGroupName=name)["events"]]
     assert any("TaskScheduled" in line for line in logged)
@@ -615,7 +611,7 @@ def test_heartbeats_keep_a_task_alive_and_their_lack_ends_it(aws: FakeAws, sfn: 
         time.sleep(0.5)
         sfn.send_task_heartbeat(taskToken=token)
     assert sfn.describe_execution(executionArn=execution)["status"] == "RUNNING"
-    done = finish(sfn, execution)
+    done = finished(sfn, execution)
     assert (done["status"], done["error"]) == ("FAILED", "States.Timeout")
 
 

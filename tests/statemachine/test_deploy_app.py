@@ -11,7 +11,7 @@ import fake_aws
 import pytest
 from fake_aws import FakeAws, FunctionError, ServiceError
 
-from tests.waiting import until
+from tests.waiting import finished, until
 
 pytestmark = pytest.mark.xdist_group("statemachine")
 
@@ -116,7 +116,7 @@ def run(aws: FakeAws, machine_arn: str) -> Callable[..., Execution]:
     def execute(*request: object) -> Execution:
         name, text = str(uuid.uuid4()), json.dumps(request[0] if request else {"app": "cineos"})
         arn = sfn.start_execution(stateMachineArn=machine_arn, name=name, input=text)["executionArn"]
-        said = until(lambda: sfn.describe_execution(executionArn=arn), lambda said: said["status"] != "RUNNING")
+        said = finished(sfn, arn)
         events = sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
         states = [e["stateEnteredEventDetails"]["name"] for e in events if e["type"].endswith("StateEntered")]
         assert len(states) <= (20 if said["status"] == "SUCCEEDED" else 24)
